@@ -1,0 +1,70 @@
+"""Everything hessmx raises on purpose.
+
+    HessmxError
+    ├── InputError            the caller's data, vectors, options (also a ValueError)
+    │   ├── DataError         batches and labels: shapes, NaN, empty or one-shot loaders
+    │   ├── ParameterError    parameters: uninitialised, NaN, none selected
+    │   └── FileError         files: missing, unreadable, names that do not match
+    ├── GraphError            the net or loss cannot be traced or rewritten
+    │   └── UnsupportedOps    operators without a rule; lists all of them, with node names
+    ├── EngineError           the engine asked for cannot answer this question
+    └── ImportFailure         MXNet cannot be imported here (also an ImportError)
+
+Every text says what was expected, what came, and what to do, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Iterable
+
+
+class HessmxError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(HessmxError, ValueError):
+    """An argument is not what the function can work with."""
+
+
+class DataError(InputError):
+    """Data or labels cannot be used."""
+
+
+class ParameterError(InputError):
+    """Parameters of the net cannot be used."""
+
+
+class FileError(InputError):
+    """A file is missing, unreadable, or does not fit the others."""
+
+
+class GraphError(HessmxError):
+    """The net or the loss cannot be traced or rewritten."""
+
+
+class UnsupportedOps(GraphError):
+    """Operators without what an engine needs; `ops` maps operator name to (reason, node names)."""
+
+    def __init__(self, engine: str, ops: dict[str, tuple[str, tuple[str, ...]]], advice: str):
+        self.ops = ops
+        listed = "; ".join(f"{op} ({reason}) at {', '.join(nodes)}" for op, (reason, nodes) in ops.items())
+        super().__init__(f"engine '{engine}' cannot handle {len(ops)} operator(s) of this net: {listed}. {advice}")
+
+
+class EngineError(HessmxError):
+    """The engine asked for cannot answer this question."""
+
+
+class ImportFailure(HessmxError, ImportError):
+    """MXNet cannot be imported on this machine."""
+
+
+def choose(name: str, value: str, options: Iterable[str], error: type[InputError] = InputError) -> str:
+    """Return `value` if it is one of `options`; otherwise raise `error`, naming the nearest option."""
+    known = list(options)
+    if value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise error(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}{hint}")
