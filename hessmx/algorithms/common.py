@@ -1,0 +1,79 @@
+"""What all algorithms share: counted and checked products, options, progress, random probes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+from hessmx.errors import InputError
+
+
+class Progress(Protocol):
+    """Called after every product."""
+
+    def __call__(self, done: int, total: int | None, message: str) -> None: ...
+
+
+
+class Products:
+    """A symmetric operator that counts its products, returns float64 and refuses NaN."""
+
+    def __init__(self, operator: Any, progress: Progress | None = None, total: int | None = None):
+        self.operator = square(operator)
+        self.dim = self.operator.shape[0]
+        self.dtype = np.dtype(self.operator.dtype or np.float64)
+        self.count, self.progress, self.total, self.message = 0, progress, total, ""
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """A @ (P,) or (P, K), one count per column."""
+        out = np.asarray(self.operator @ vectors.astype(self.dtype, copy=False), dtype=np.float64)
+        self.count += 1 if vectors.ndim == 1 else vectors.shape[1]
+        if not np.isfinite(out).all():
+            raise InputError(f"expected finite numbers, but matrix-vector product {self.count} contains NaN or infinity; "
+                             "check parameters and data for NaN, and the loss for overflow or log(0)")
+        if self.progress:
+            self.progress(self.count, self.total, self.message)
+        return out
+
+    @property
+    def eps(self) -> float:
+        """Rounding of one product."""
+        return float(np.finfo(self.dtype).eps)
+
+
+def square(operator: Any) -> LinearOperator:
+    """The operator as a real square LinearOperator."""
+    shape = getattr(operator, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+        raise InputError(f"expected a square operator or matrix of shape (P, P), got shape {shape}")
+    if np.dtype(getattr(operator, "dtype", None) or np.float64).kind not in "fiu":
+        raise InputError(f"expected a real operator, got dtype {operator.dtype}; pass float32 or float64")
+    operator = aslinearoperator(operator)
+    return operator if np.dtype(operator.dtype or float).kind == "f" else operator * 1.0
+
+
+def positive_int(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int in [low, high]."""
+    number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not number or value < low or (high is not None and value > high):
+        limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise InputError(f"{name} must be a whole number {limits}, not {value!r}")
+    return int(value)
+
+
+def rademacher(seed: int | None, index: int, dim: int) -> np.ndarray:
+    """Random signs, probe number `index` of a seed; probes do not depend on how many are drawn."""
+    return np.random.default_rng([_entropy(seed), index]).integers(0, 2, dim) * 2.0 - 1.0
+
+
+def gaussian(seed: int | None, index: int, dim: int) -> np.ndarray:
+    """Standard normal vector, probe number `index` of a seed."""
+    return np.random.default_rng([_entropy(seed), index]).standard_normal(dim)
+
+
+def _entropy(seed: int | None) -> int:
+    if seed is None:
+        raise InputError("seed must be a whole number of at least 0, not None; results are to be repeatable")
+    return positive_int("seed", seed, 0)
