@@ -35,7 +35,9 @@ def _explain(error: BaseException) -> str:
     """One line that says what to install, for the ways the import is known to fail."""
     text = " ".join(str(error).split())
     if sys.version_info[:2] > (3, 12) or sys.version_info[:2] < (3, 9):
-        return f"MXNet 1.9.1 needs Python 3.9 to 3.11, this is {platform.python_version()}: make an environment with one of those"
+        return f"MXNet 1.9.1 needs Python 3.9 to 3.12, this is {platform.python_version()}: make an environment with one"
+    if isinstance(error, ModuleNotFoundError) and error.name == "distutils":
+        return "MXNet needs distutils, which Python 3.12 no longer carries: run 'pip install setuptools'"
     if isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
         if platform.system() == "Linux" and platform.machine() != "x86_64":
             return f"MXNet 1.9.1 has no wheel for {platform.machine()}: use an x86_64 machine or build it from source"

@@ -1,0 +1,79 @@
+"""What a user meets before any mathematics: imports, messages of failed imports, the console script, the public names."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hessmx
+from hessmx import _mxnet
+from hessmx._mxnet import mx
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(info.name for info in pkgutil.walk_packages(hessmx.__path__, "hessmx."))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports(name):
+    importlib.import_module(name)
+
+
+@pytest.mark.smoke
+def test_mxnet_computes_on_this_numpy():
+    assert np.array_equal((mx.nd.array([1.0, 2.0]) * 2).asnumpy(), [2.0, 4.0])
+
+
+def missing(name):
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+FAILED_IMPORTS = [
+    # what happened, version of Python, machine, version of NumPy, what the line must name
+    (missing("mxnet"), (3, 11), "x86_64", "1.26.4", "pip install mxnet==1.9.1"),
+    (missing("mxnet"), (3, 11), "aarch64", "1.26.4", "no wheel for aarch64"),
+    (missing("mxnet"), (3, 13), "x86_64", "1.26.4", "Python 3.9 to 3.12"),
+    (missing("mxnet"), (3, 8), "x86_64", "1.23.5", "Python 3.9 to 3.12"),
+    (missing("distutils"), (3, 12), "x86_64", "1.26.4", "pip install setuptools"),
+    (OSError("libgomp.so.1: cannot open shared object file: No such file"), (3, 11), "x86_64", "1.26.4", "libgomp1"),
+    (OSError("libodd.so.7: cannot open shared object file: No such file"), (3, 11), "x86_64", "1.26.4", "libodd.so.7"),
+    (AttributeError("np.sctypes was removed"), (3, 11), "x86_64", "2.0.1", "numpy<2"),
+    (ImportError("odd\nthing"), (3, 11), "x86_64", "1.26.4", "odd thing"),
+]
+
+
+@pytest.mark.parametrize("error, python, machine, numpy, said", FAILED_IMPORTS)
+def test_a_failed_import_is_one_line_that_says_what_to_do(monkeypatch, error, python, machine, numpy, said):
+    monkeypatch.setattr(_mxnet.sys, "version_info", (*python, 0, "final", 0))
+    monkeypatch.setattr(_mxnet.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(_mxnet.platform, "machine", lambda: machine)
+    monkeypatch.setattr(_mxnet.np, "__version__", numpy)
+    line = _mxnet._explain(error)
+    assert said in line
+    assert "\n" not in line
+
+
+IMPORT_ENVIRONMENTS = [
+    ({}, str(_mxnet._cores())),
+    ({"OMP_NUM_THREADS": "1"}, "1"),
+]
+
+
+@pytest.mark.parametrize("environment, threads", IMPORT_ENVIRONMENTS)
+def test_mxnet_gets_the_cores_unless_the_user_chose(environment, threads):
+    program = "import hessmx._mxnet, os; print(os.environ['OMP_NUM_THREADS'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PATH": "", **environment},
+        check=True,
+    )
+    assert done.stdout.strip() == threads
