@@ -35,7 +35,7 @@ def _explain(error: BaseException) -> str:
     """One line that says what to install, for the ways the import is known to fail."""
     text = " ".join(str(error).split())
     if sys.version_info[:2] > (3, 12) or sys.version_info[:2] < (3, 9):
-        return f"MXNet 1.9.1 needs Python 3.9 to 3.12, this is {platform.python_version()}: make an environment with one"
+        return f"MXNet 1.9.1 needs Python 3.9 to 3.12, not {platform.python_version()}: make an environment with one"
     if isinstance(error, ModuleNotFoundError) and error.name == "distutils":
         return "MXNet needs distutils, which Python 3.12 no longer carries: run 'pip install setuptools'"
     if isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
@@ -49,7 +49,8 @@ def _explain(error: BaseException) -> str:
         return f"MXNet needs the system library {library}: install {hint} (Debian: apt-get install {hint})"
     if tuple(map(int, np.__version__.split(".")[:1])) >= (2,):
         return f"MXNet 1.9.1 needs numpy below 2, this is {np.__version__}: run 'pip install \"numpy<2\"'"
-    return f"importing MXNet failed with {type(error).__name__}: {text}; try 'pip install --force-reinstall mxnet==1.9.1'"
+    failure = f"importing MXNet failed with {type(error).__name__}: {text}"
+    return f"{failure}; try 'pip install --force-reinstall mxnet==1.9.1'"
 
 
 def _import():

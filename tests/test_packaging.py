@@ -1,4 +1,4 @@
-"""What a user meets before any mathematics: imports, messages of failed imports, the console script, the public names."""
+"""What a user meets before any mathematics: imports, failed imports, threads."""
 
 from __future__ import annotations
 
