@@ -1,0 +1,189 @@
+"""Exact loss along lines and on planes through the trained parameters, beside the quadratic model.
+
+Coordinates are coefficients of the directions as given: the point at s is w + s d, whatever the length of d.
+A curvature `curv` is asked for `loss(at=w)`, `gradient()`, `hvp(v)`, `parameters()` and the layout of its vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import numpy as np
+
+from hessmx.algorithms.common import Progress, gaussian, positive_int
+from hessmx.algorithms.state import RunState, open_state
+from hessmx.errors import InputError
+from hessmx.results import Provenance, Result
+
+POINTS = 41
+SPAN = 3.0  # the default line ends where the quadratic model has risen by SPAN^2 times the loss
+State = Union[RunState, str, "os.PathLike[str]", None]
+
+
+@dataclass(frozen=True, eq=False)
+class LandscapeLine(Result):
+    """Loss at w + s d for s in `radii`; `model` is loss + slope s + curvature s^2 / 2."""
+
+    radii: np.ndarray  # (m,)
+    losses: np.ndarray  # (m,)
+    model: np.ndarray  # (m,)
+    loss: float
+    slope: float  # g . d
+    curvature: float  # d . H d
+    direction_norm: float
+    label: str = "direction"
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class LandscapePlane(Result):
+    """Loss at w + x d1 + y d2; row i of `losses` belongs to ys[i], column j to xs[j]."""
+
+    xs: np.ndarray  # (n,)
+    ys: np.ndarray  # (m,)
+    losses: np.ndarray  # (m, n)
+    model: np.ndarray  # (m, n)
+    loss: float
+    slopes: np.ndarray  # (2,)
+    curvatures: np.ndarray  # (2, 2) d_i . H d_j
+    labels: tuple[str, ...] = ("direction 1", "direction 2")
+    path: np.ndarray | None = None  # (t, 2) a training trajectory in these coordinates
+    explained: np.ndarray | None = None  # (2,) shares of the trajectory's variance
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory(Result):
+    """A training trajectory projected on its two principal directions."""
+
+    directions: np.ndarray  # (P, 2), orthonormal
+    path: np.ndarray  # (t, 2)
+    explained: np.ndarray  # (2,) shares of the variance
+
+
+def line(curv: Any, direction: np.ndarray, radii: Sequence[float] | np.ndarray | None = None, *,
+         label: str = "direction", state: State = None, progress: Progress | None = None) -> LandscapeLine:
+    """Loss along one direction. Costs a gradient, one product and a loss per radius.
+
+    Without `radii`: 41 points as far out as the quadratic model rises to ten times the loss. With `state`, a killed
+    run is continued.
+    """
+    d = _direction(curv, direction, "direction")
+    loss, slope, curvature = float(curv.loss()), float(curv.gradient() @ d), float(d @ curv.hvp(d))
+    s = _radii(curv, d, loss, curvature) if radii is None else _coordinates("radii", radii)
+    points = [(float(x),) for x in s]
+    losses = _losses(curv, d[:, None], points, state, progress)
+    model = loss + slope * s + 0.5 * curvature * s**2
+    return LandscapeLine(s, losses, model, loss, slope, curvature, float(np.linalg.norm(d)), label, _provenance(curv))
+
+
+def plane(curv: Any, directions: np.ndarray, xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, *,
+          labels: tuple[str, str] = ("direction 1", "direction 2"), trajectory: Trajectory | None = None,
+          state: State = None, progress: Progress | None = None) -> LandscapePlane:
+    """Loss on a grid spanned by the two columns of `directions` (P, 2); a loss per grid point, two products."""
+    columns = np.asarray(directions, float)
+    if columns.ndim != 2 or columns.shape[1] != 2:
+        raise InputError(f"directions must have shape (P, 2), not {columns.shape}: one column for each axis")
+    d = np.stack([_direction(curv, column, "directions") for column in columns.T], axis=1)
+    x, y = _coordinates("xs", xs), _coordinates("ys", ys)
+    gradient, products = curv.gradient(), np.stack([curv.hvp(column) for column in d.T], axis=1)
+    slopes, curvatures = d.T @ gradient, d.T @ products
+    points = [(float(a), float(b)) for b in y for a in x]
+    losses = _losses(curv, d, points, state, progress).reshape(len(y), len(x))
+    at = np.array(points)
+    model = float(curv.loss()) + at @ slopes + 0.5 * np.einsum("pi,ij,pj->p", at, curvatures, at)
+    path, explained = (trajectory.path, trajectory.explained) if trajectory else (None, None)
+    return LandscapePlane(x, y, losses, model.reshape(losses.shape), float(curv.loss()), slopes,
+                          0.5 * (curvatures + curvatures.T), labels, path, explained, _provenance(curv))
+
+
+def random_directions(curv: Any, count: int = 2, seed: int = 0, biases: bool = False) -> np.ndarray:
+    """(P, count) Gaussian directions, each filter scaled to the norm of the net's own (Li et al. 2018, section 4).
+
+    A filter is a row of a weight. One-dimensional parameters stay fixed unless `biases`.
+    """
+    w = np.asarray(curv.parameters(), float)
+    columns = [gaussian(seed, i, w.size) for i in range(positive_int("count", count))]
+    for d in columns:
+        for name, where in curv.param_slices.items():
+            shape = curv.param_shapes[name]
+            if len(shape) < 2 and not biases:
+                d[where] = 0.0
+            else:
+                d[where] = _like(d[where].reshape(shape[0], -1), w[where].reshape(shape[0], -1)).ravel()
+    return np.stack(columns, axis=1)
+
+
+def trajectory(snapshots: Sequence[np.ndarray] | np.ndarray, centre: np.ndarray | None = None) -> Trajectory:
+    """Principal directions of (T, P) parameters met in training, seen from `centre` (default: the last snapshot)."""
+    w = np.asarray(snapshots, float)
+    if w.ndim != 2 or len(w) < 3:
+        raise InputError(f"snapshots must hold at least three parameter vectors, shape (T, P), not {w.shape}")
+    moved = w - (w[-1] if centre is None else np.asarray(centre, float))
+    _, sizes, rows = np.linalg.svd(moved, full_matrices=False)
+    if sizes[0] == 0:
+        raise InputError("all snapshots are equal: a trajectory needs parameters that move")
+    return Trajectory(rows[:2].T, moved @ rows[:2].T, sizes[:2] ** 2 / np.sum(sizes**2))
+
+
+def _losses(curv: Any, d: np.ndarray, points: list[tuple[float, ...]], state: State,
+            progress: Progress | None) -> np.ndarray:
+    """Loss at every point, in order; what a killed run has computed is not computed again."""
+    w = np.asarray(curv.parameters(), float)
+    snapshot, saved = open_state(state, run="landscape", points=len(points), sha256=_digest(w, d, np.array(points)))
+    losses = np.full(len(points), np.nan)
+    done = int(saved.get("done", 0))
+    losses[:done] = saved["losses"][:done] if done else []
+    for i in range(done, len(points)):
+        losses[i] = curv.loss(at=w + d @ np.array(points[i]))
+        if snapshot:
+            snapshot.save(done=i + 1, losses=losses)
+        if progress:
+            progress(i + 1, len(points), f"loss {losses[i]:.4g}")
+    if snapshot:
+        snapshot.save(force=True, done=len(points), losses=losses)
+    return losses
+
+
+def _radii(curv: Any, d: np.ndarray, loss: float, curvature: float) -> np.ndarray:
+    far = np.linalg.norm(curv.parameters()) / np.linalg.norm(d)
+    bend = abs(curvature) * far**2
+    reach = SPAN * np.sqrt(2 * abs(loss) / abs(curvature)) if bend > 1e-12 and loss else far
+    return np.linspace(-1, 1, POINTS) * (min(reach, far) or 1.0)
+
+
+def _like(d: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Rows of d with the norms of the rows of w."""
+    return d * (np.linalg.norm(w, axis=1, keepdims=True) / np.linalg.norm(d, axis=1, keepdims=True))
+
+
+def _direction(curv: Any, direction: Any, name: str) -> np.ndarray:
+    d = np.asarray(direction, float)
+    if d.shape != (curv.num_params,):
+        raise InputError(f"{name} must be flat with one entry for each of the {curv.num_params} parameters, "
+                         f"not of shape {d.shape}")
+    if not np.isfinite(d).all() or not d.any():
+        raise InputError(f"{name} must be finite and not all zero")
+    return d
+
+
+def _coordinates(name: str, values: Any) -> np.ndarray:
+    s = np.asarray(values, float)
+    if s.ndim != 1 or not s.size or not np.isfinite(s).all():
+        raise InputError(f"{name} must be a list of finite numbers, at least one, not {values!r}"[:200])
+    return s
+
+
+def _provenance(curv: Any) -> Provenance:
+    return getattr(curv, "provenance", None) or Provenance()
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for a in arrays:
+        digest.update(np.ascontiguousarray(a).tobytes())
+    return digest.hexdigest()
