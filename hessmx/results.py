@@ -34,7 +34,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain Python data under `type`; arrays become lists. `from_dict` reads it back."""
-        return {"type": type(self).__name__, **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+        fields = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {"type": type(self).__name__, **fields}
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from hessmx.errors import InputError
 
+SMALL = 1e-3  # eigenvalues below this share of the norm are resolved to tol * SMALL of the norm
+
 
 class Progress(Protocol):
     """Called after every product."""
@@ -24,18 +26,26 @@ class Products:
         self.operator = square(operator)
         self.dim = self.operator.shape[0]
         self.dtype = np.dtype(self.operator.dtype or np.float64)
-        self.count, self.progress, self.total, self.message = 0, progress, total, ""
+        self.progress, self.total, self.message = progress, total, ""
+        self.count = 0
+        self.scale = 0.0  # largest ||Av|| / ||v|| met: a lower bound of the norm of A
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """A @ (P,) or (P, K), one count per column."""
         out = np.asarray(self.operator @ vectors.astype(self.dtype, copy=False), dtype=np.float64)
         self.count += 1 if vectors.ndim == 1 else vectors.shape[1]
         if not np.isfinite(out).all():
-            raise InputError(f"expected finite numbers, but matrix-vector product {self.count} contains NaN or infinity; "
-                             "check parameters and data for NaN, and the loss for overflow or log(0)")
+            raise InputError(f"expected finite numbers, but matrix-vector product {self.count} contains NaN or "
+                             "infinity; check parameters and data for NaN, and the loss for overflow or log(0)")
+        sizes = np.linalg.norm(vectors, axis=0)
+        self.scale = max(self.scale, float(np.max(np.linalg.norm(out, axis=0) / np.where(sizes > 0, sizes, 1.0))))
         if self.progress:
             self.progress(self.count, self.total, self.message)
         return out
+
+    def limits(self, values: np.ndarray, tol: float) -> np.ndarray:
+        """Residuals at which eigenpairs count as converged: relative to lambda, or to the norm of A for small ones."""
+        return np.maximum(tol * np.maximum(np.abs(values), SMALL * self.scale), 10 * self.eps * self.scale)
 
     @property
     def eps(self) -> float:
@@ -61,6 +71,26 @@ def positive_int(name: str, value: Any, low: int = 1, high: int | None = None) -
         limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise InputError(f"{name} must be a whole number {limits}, not {value!r}")
     return int(value)
+
+
+def positive_number(name: str, value: Any) -> float:
+    """`value` as a finite float above 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 < number < float("inf"):
+        raise InputError(f"{name} must be a finite number above 0, not {value!r}")
+    return number
+
+
+def opposite_notes(values: np.ndarray) -> list[str]:
+    """Names a dominant pair +-a, on which power iteration alone never settles; no method may pass over it."""
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
+    if low < 0 < high and abs(high + low) <= 1e-4 * high:
+        return [f"the largest magnitude belongs to two eigenvalues, {high:.6g} and {low:.6g}: equal in size, "
+                "opposite in sign"]
+    return []
 
 
 def rademacher(seed: int | None, index: int, dim: int) -> np.ndarray:

@@ -1,39 +1,116 @@
-"""Power iteration with deflation."""
+"""Power iteration with deflation: float64, no momentum, opposite pairs resolved."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from hessmx.algorithms.common import Products
+from hessmx.algorithms.common import Products, gaussian, opposite_notes
+from hessmx.algorithms.state import RunState
 from hessmx.errors import InputError
-from hessmx.results import Eigenpairs
+
+GUESS = "none has converged: the value is where the iteration stood"
+Pairs = list[tuple[float, np.ndarray]]
 
 
-def power(products: Products, k: int, which: str, tol: float, max_products: int, seed: int) -> Eigenpairs:
-    """k eigenpairs of largest magnitude. Float64, no momentum; +-a is resolved by Rayleigh-Ritz on span{v, Av}."""
-    if which != "LM":
-        raise InputError(f"power iteration finds the largest magnitudes: which must be 'LM', not {which!r}; "
-                         "or use method='lanczos'")
-    rng = np.random.default_rng(seed)
-    found = np.empty((products.dim, 0))
-    values: list[float] = []
-    notes: list[str] = []
-    while len(values) < k:
-        vector = rng.standard_normal(products.dim)
-        vector -= found @ (found.T @ vector)
-        vector /= np.linalg.norm(vector)
-        while products.count < max_products:
-            image = products(vector)
-            image -= found @ (found.T @ image)
-            value = vector @ image
-            if np.linalg.norm(image - value * vector) <= tol * abs(value) or not image.any():
-                break
-            vector = image / np.linalg.norm(image)
-        values.append(float(value))
-        found = np.column_stack([found, vector])
-    array = np.array(values)
-    residuals = np.linalg.norm(products(found) - found * array, axis=0)
-    order = np.argsort(-np.abs(array), kind="stable")
-    return Eigenpairs(array[order], found[:, order], residuals[order], 
-                      residuals[order] <= 10 * tol * np.abs(array).max(),
-                      products.count, "power", which, tuple(notes))
+def power(products: Products, k: int, which: str, tol: float, limit: int, seed: int,
+          state: RunState | None, saved: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """(vectors, notes) of up to k eigenpairs, each found on the complement of those before it.
+
+    Two dominant eigenvalues of opposite sign, between which the bare iteration swings for ever, are both read off by
+    Rayleigh-Ritz on span{v, Av}. "LA" and "SA" shift the matrix once the dominant value has the wrong sign.
+    """
+    if which == "BE":
+        raise InputError("power iteration works at one end of the spectrum: which must be 'LA', 'SA' or 'LM', not 'BE';"
+                         " or use method='lanczos'")
+    run = _Iteration(products, which, tol, seed)
+    run.restore(saved)
+    while len(run.values) < k and products.count + 2 <= limit:
+        run.step()
+        if state:
+            state.save(**run.snapshot())
+    if len(run.values) < k:
+        run.notes.append(f"stopped after {products.count} products with {len(run.values)} of {k} pairs found")
+    if not len(run.values):
+        run.notes.append(GUESS)
+        run.vectors = run.current[None]
+    return run.vectors.T, run.notes
+
+
+class _Iteration:
+    """Works on sign * A + shift on the complement of the vectors found."""
+
+    def __init__(self, products: Products, which: str, tol: float, seed: int):
+        self.products, self.seed = products, seed
+        self.tol = 0.3 * tol
+        self.sign, self.one_sided = (-1.0 if which == "SA" else 1.0), which != "LM"
+        self.values, self.vectors = np.empty(0), np.empty((0, products.dim))
+        self.shift, self.started, self.current = 0.0, 0, np.empty(0)
+        self.notes: list[str] = []
+        self.start()
+
+    def snapshot(self) -> dict[str, np.ndarray | float]:
+        return {"values": self.values, "vectors": self.vectors, "current": self.current, "shift": self.shift,
+                "started": self.started, "notes": np.array(self.notes, dtype=str), "count": self.products.count,
+                "scale": self.products.scale}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        if saved:
+            self.values, self.vectors, self.current = saved["values"], saved["vectors"], saved["current"]
+            self.shift, self.started, self.notes = float(saved["shift"]), int(saved["started"]), list(saved["notes"])
+            self.products.count, self.products.scale = int(saved["count"]), float(saved["scale"])
+
+    def start(self) -> None:
+        """A random unit vector of the complement."""
+        vector = self.complement(gaussian(self.seed, self.started, self.products.dim))
+        self.current, self.started = vector / np.linalg.norm(vector), self.started + 1
+
+    def complement(self, vector: np.ndarray) -> np.ndarray:
+        for _ in range(2):
+            vector = vector - self.vectors.T @ (self.vectors @ vector)
+        return vector
+
+    def apply(self, vector: np.ndarray) -> np.ndarray:
+        return self.complement(self.sign * self.products(vector) + self.shift * vector)
+
+    def step(self) -> None:
+        """Two products: v -> w = Av -> Aw, then look at w alone and at span{w, v}."""
+        first = self.apply(self.current)
+        size = float(np.linalg.norm(first))
+        if size <= self.products.eps * self.products.scale:
+            return self.accept([(-self.shift, self.current)])  # only zero eigenvalues are left
+        vector = first / size
+        second = self.apply(vector)
+        value = float(vector @ second)
+        if np.linalg.norm(second - value * vector) <= self.products.limits(value - self.shift, self.tol):
+            return self.accept([(value - self.shift, vector)])
+        pair = _opposite_pair(np.stack([vector, self.current], 1), np.stack([second, first], 1))
+        if pair and all(residual <= self.products.limits(value, self.tol) for value, _, residual in pair):
+            self.notes += opposite_notes(self.sign * np.array([value for value, _, _ in pair]))
+            return self.accept([(value, vector) for value, vector, _ in pair])
+        self.current = second / np.linalg.norm(second)
+
+    def accept(self, pairs: Pairs) -> None:
+        """Keep pairs of the right sign; a wrong one tells how far to shift."""
+        for value, vector in sorted(pairs, key=lambda pair: -pair[0]):
+            if self.one_sided and not self.shift and value < 0:
+                self.shift = -value
+            else:
+                vector = self.complement(vector)
+                self.values = np.append(self.values, value)
+                self.vectors = np.vstack([self.vectors, vector / np.linalg.norm(vector)])
+        if len(self.values) < self.products.dim:
+            self.start()
+
+
+def _opposite_pair(basis: np.ndarray, images: np.ndarray) -> list[tuple[float, np.ndarray, float]]:
+    """Rayleigh-Ritz on two vectors: (value, vector, residual) of both pairs if their signs differ, else nothing."""
+    q, r = np.linalg.qr(basis)
+    if abs(r[1, 1]) < 1e-8:  # the two vectors are one: no pair
+        return []
+    image = images @ np.linalg.inv(r)
+    values, turn = np.linalg.eigh((q.T @ image + image.T @ q) / 2)
+    vectors = q @ turn
+    residuals = np.linalg.norm(image @ turn - vectors * values, axis=0)
+    if values[0] < 0 < values[1]:
+        return [(float(values[i]), vectors[:, i], float(residuals[i])) for i in (0, 1)]
+    return []

@@ -19,5 +19,5 @@ def hutchinson(operator: Any, budget: int = 100, *, seed: int = 0, progress: Pro
         v = rademacher(seed, i, products.dim)
         samples.append(float(v @ products(v)))
     array = np.array(samples)
-    return Estimate(float(array.mean()), float(array.std(ddof=1) / np.sqrt(budget)), array, products.count, "hutchinson",
-                    dof=budget - 1)
+    return Estimate(float(array.mean()), float(array.std(ddof=1) / np.sqrt(budget)), array,
+                    products.count, "hutchinson", dof=budget - 1)
