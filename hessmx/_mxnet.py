@@ -56,6 +56,7 @@ def _explain(error: BaseException) -> str:
 def _import():
     _restore_numpy_aliases()
     os.environ.setdefault("OMP_NUM_THREADS", str(_cores()))
+    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # or every compiled graph prints a line
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -10,6 +10,8 @@
     ├── EngineError           the engine asked for cannot answer this question
     └── ImportFailure         MXNet cannot be imported here (also an ImportError)
 
+    HessmxWarning             something the user must know of a result that is given all the same
+
 Every text says what was expected, what came, and what to do, in one line.
 """
 
@@ -58,6 +60,10 @@ class EngineError(HessmxError):
 
 class ImportFailure(HessmxError, ImportError):
     """MXNet cannot be imported on this machine."""
+
+
+class HessmxWarning(UserWarning):
+    """A result is given, but not the best kind; the text says why."""
 
 
 def choose(name: str, value: str, options: Iterable[str], error: type[InputError] = InputError) -> str:

@@ -179,7 +179,7 @@ def _coordinates(name: str, values: Any) -> np.ndarray:
 
 
 def _provenance(curv: Any) -> Provenance:
-    return getattr(curv, "provenance", None) or Provenance()
+    return curv.provenance("loss") if hasattr(curv, "provenance") else Provenance()
 
 
 def _digest(*arrays: np.ndarray) -> str:

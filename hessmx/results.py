@@ -29,6 +29,9 @@ class Provenance:
     num_params: int = 0
 
 
+ATOM = 1e-6  # a node this close to an eigenvalue, relative to the largest node, is one
+
+
 class Result:
     """Base of all results."""
 
@@ -187,8 +190,18 @@ class Spectrum(Result):
         return _smooth(np.asarray(grid, float), self.nodes, self.weights, width or self.default_width())
 
     def _cdfs(self, grid: np.ndarray) -> np.ndarray:
-        middle = np.cumsum(self.weights, axis=1) - self.weights / 2
-        return np.array([np.interp(grid, x, f, left=0.0, right=1.0) for x, f in zip(self.nodes, middle)])
+        return np.array([np.interp(grid, *self._steps(i), left=0.0, right=1.0) for i in range(len(self.nodes))])
+
+    def _steps(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Points of one probe's distribution function: it jumps at nodes that are eigenvalues and passes through the
+        middle of the jump at all others, which stand for the eigenvalues around them (Chebyshev-Markov-Stieltjes).
+        """
+        nodes, weights, size = self.nodes[row], self.weights[row], float(np.abs(self.nodes).max())
+        known = np.zeros(len(nodes), bool) if self.bounds is None else self.bounds[row] <= ATOM * size
+        above = np.cumsum(weights)
+        below, middle = above - weights, above - weights / 2
+        heights = np.stack([np.where(known, below, middle), np.where(known, above, middle)], axis=1)
+        return np.repeat(nodes, 2) - 1e-12 * size, heights.ravel()  # a jump at 0 counts in full at 0, whatever the rounding
 
 
 @dataclass(frozen=True)

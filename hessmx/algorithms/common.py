@@ -84,6 +84,13 @@ def positive_number(name: str, value: Any) -> float:
     return number
 
 
+def require_memory(memory: int, vectors: int, dim: int, what: str) -> None:
+    """Refuse a run whose Lanczos vectors would not fit in `memory` bytes."""
+    if vectors * dim * 8 > memory:
+        raise InputError(f"memory must hold {vectors} vectors of {dim} numbers, {vectors * dim * 8} bytes, but is "
+                         f"{memory}; raise it or ask for fewer {what}")
+
+
 def opposite_notes(values: np.ndarray) -> list[str]:
     """Names a dominant pair +-a, on which power iteration alone never settles; no method may pass over it."""
     low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)

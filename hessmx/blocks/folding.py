@@ -62,7 +62,7 @@ def fold_bias(net: Any) -> FoldedNet:
     copies = {id(layer): _folded(layer) if _has_bias(layer) else _copied(layer) for layer in layers}
     folded = FoldedNet()
     folded.add(*(copies[id(layer)] for layer in layers))
-    folded.permutation = _permutation(net, [(layer, copies[id(layer)]) for layer in layers])
+    folded.permutation = _permutation(net, {id(layer): layer for layer in layers}.values())
     return folded
 
 
@@ -95,7 +95,7 @@ def _foldable(block) -> bool:
 def _check(layers, net) -> None:
     unknown = sorted({type(block).__name__ for block in layers if not _foldable(block)})
     if unknown:
-        raise InputError("fold_bias works on Dense, Maxout, PReLU and hybrid blocks without parameters in sequence, not on "
+        raise InputError("fold_bias works on Dense, Maxout, PReLU and blocks without parameters in sequence, not on "
                          f"{', '.join(unknown)}: fold the dense part of the net alone")
     missing = [name for name, p in net.collect_params().items() if p._data is None]
     if missing:
@@ -144,20 +144,19 @@ def _fill(parameter, source, value) -> None:
 
 def _copied(block):
     # The handle of a hybridized block's compiled graph cannot be copied; the copy compiles its own.
-    return copy.deepcopy(block, {id(block._cached_op): None})
+    copied = copy.deepcopy(block, {id(block._cached_op): None})
+    for parameter, source in zip(copied.collect_params().values(), block.collect_params().values()):
+        _fill(parameter, source, _value(source))  # a copied array is not marked for autograd
+    return copied
 
 
-def _permutation(net, pairs) -> np.ndarray:
+def _permutation(net, layers) -> np.ndarray:
+    """Positions in the original vector, in the order of the folded one; `layers` without repetition."""
     trained = [p for p in net.collect_params().values() if p.grad_req != "null"]
     ends = np.cumsum([0] + [int(np.prod(p.shape)) for p in trained])
     index = {id(p): np.arange(start, end).reshape(p.shape) for p, start, end in zip(trained, ends[:-1], ends[1:])}
-    parts, seen = [], set()
-    for layer, _ in pairs:
-        if id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        if _has_bias(layer) and id(layer.weight) in index:
-            parts.append(np.column_stack([index[id(layer.weight)], index[id(layer.bias)]]).ravel())
-        elif not _has_bias(layer):
-            parts += [index[id(p)].ravel() for p in layer.collect_params().values() if id(p) in index]
-    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+    parts = [np.zeros(0, np.int64)]
+    for layer in layers:
+        own = [index[id(p)] for p in layer.collect_params().values() if id(p) in index]
+        parts.append(np.column_stack(own).ravel() if own and _has_bias(layer) else np.concatenate([*parts[:1], *map(np.ravel, own)]))
+    return np.concatenate(parts)

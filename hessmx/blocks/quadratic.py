@@ -25,7 +25,7 @@ class _Constant(nn.Dense):
 
 def _sizes(hidden) -> tuple[int, ...]:
     if hidden is not None and not isinstance(hidden, (tuple, list)):
-        raise InputError(f"hidden must be a tuple of layer sizes, not {hidden!r}: pass e.g. (16,), or () for a constant B")
+        raise InputError(f"hidden must be a tuple of layer sizes, not {hidden!r}: pass e.g. (16,), or () for none")
     return tuple(at_least("each size in hidden", size, 1) for size in hidden or ())
 
 

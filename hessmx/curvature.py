@@ -1,0 +1,205 @@
+"""The facade: one object that answers every question about one net, loss and data."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any, Callable
+
+import numpy as np
+
+from hessmx.algorithms.lanczos import eigenpairs
+from hessmx.algorithms.slq import spectrum
+from hessmx.algorithms.trace import hutchinson
+from hessmx.data import Batches
+from hessmx.engines import select
+from hessmx.errors import InputError, choose
+from hessmx.net import Net, Selection
+from hessmx.objective import Objective, WeightDecay
+from hessmx.operators import CurvatureOperator, Hessian
+from hessmx.progress import reporter
+from hessmx.results import Eigenpairs, Estimate, Provenance, Spectrum
+
+MODES = ("predict", "train")
+
+
+class Curvature:
+    """Second-order answers for `net` under `loss` on `data`.
+
+    net           any Gluon Block, hybridized or not, or SymbolBlock; left as it was found
+    loss          Gluon loss or callable(output, label) that returns one value per sample
+    data          arrays (x, y), or a re-iterable of batches (x, y) such as a DataLoader
+    params        regex, predicate or list of Parameters; by default all with grad_req other than 'null'
+    reduction     "mean" or "sum" over all samples, however they are cut into batches
+    weight_decay  L2 penalty as Gluon's Trainer reads `wd` and `wd_mult`, or an L2Penalty
+    mode          "predict" (running statistics, no Dropout) or "train" (batch statistics, fixed seeded masks)
+    engine        "auto", "reverse-over-forward", "double-backward" or "finite-difference"
+    seed          of every random number: probes, starting vectors, Dropout masks
+    progress      a bar on the terminal
+    batch_size    how arrays are cut; in predict mode it changes only speed and memory
+
+    P parameters; vectors are NumPy arrays (P,) in the order of `param_names`. Raises InputError and its kinds for what
+    cannot be used, UnsupportedOps where the engine asked for lacks a rule.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        loss: Callable[..., Any],
+        data: Any,
+        params: Selection = None,
+        reduction: str = "mean",
+        weight_decay: WeightDecay = None,
+        mode: str = "predict",
+        engine: str = "auto",
+        seed: int = 0,
+        progress: bool = False,
+        batch_size: int | None = None,
+    ):
+        self.mode = choose("mode", mode, MODES)
+        if not callable(loss):
+            raise InputError(f"loss must be a Gluon loss or a callable(output, label), not {type(loss).__name__}")
+        self.seed = _checked_seed(seed)
+        self._progress = bool(progress)
+        self._net = Net(net, params)
+        self._net.check_finite()
+        self._batches = Batches(data, self._net.dtype, self._net.context, batch_size)
+        self._objective = Objective(self._net, self._batches, reduction, weight_decay)
+        first = next(iter(self._batches))
+        self._selected = select(engine, self._net, loss, mode == "train", self.seed, first)
+
+    # -- what it is about
+
+    @property
+    def num_params(self) -> int:
+        return self._net.size
+
+    @property
+    def param_names(self) -> tuple[str, ...]:
+        return self._net.names
+
+    @property
+    def param_shapes(self) -> dict[str, tuple]:
+        return dict(self._net.shapes)
+
+    @property
+    def param_slices(self) -> dict[str, slice]:
+        """Where each parameter's entries stand in a vector (P,)."""
+        return dict(self._net.slices)
+
+    @property
+    def engine(self) -> str:
+        """The engine actually used."""
+        return self._selected.engine.name
+
+    @property
+    def reduction(self) -> str:
+        return self._objective.reduction.kind
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._net.dtype
+
+    @property
+    def num_samples(self) -> int:
+        """Number of per-sample losses in the data; one pass, the first time."""
+        if not self._objective.samples:
+            self.loss()
+        return self._objective.samples
+
+    def parameters(self) -> np.ndarray:
+        """The parameters' values (P,), a copy."""
+        return self._net.values()
+
+    def provenance(self, matrix: str = "objective") -> Provenance:
+        """What belongs beside every number."""
+        return Provenance(
+            engine=self.engine,
+            matrix=matrix,
+            mode=self.mode,
+            reduction=self.reduction,
+            dtype=str(self.dtype),
+            seed=self.seed,
+            num_samples=self.num_samples,
+            num_params=self.num_params,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Curvature of {type(self._net.block).__name__}, {self.num_params} parameters, engine={self.engine}, "
+            f"reduction={self.reduction}, mode={self.mode}, dtype={self.dtype}>"
+        )
+
+    # -- value, gradient, products
+
+    def loss(self, at: Any = None) -> float:
+        """The objective, at parameters `at` (P,) or where the net is. One forward pass over the data."""
+        at = self._point(at)
+        total = self._objective.add_up(lambda batch: self._selected.gradients.loss(batch, at))
+        return self._objective.value(total, self._net.values() if at is None else at)
+
+    def gradient(self, at: Any = None) -> np.ndarray:
+        """Gradient (P,) of the objective. One forward and backward pass over the data."""
+        at = self._point(at)
+        total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch, at))
+        return self._objective.vector(total, self._net.values() if at is None else at)
+
+    def hvp(self, v: Any) -> np.ndarray:
+        """H v (P,): the Hessian of the objective times a vector (P,). Pearlmutter 1994; cost 8 forward passes."""
+        return np.asarray(self.hessian.matvec(_vector(v, self.num_params)))
+
+    @cached_property
+    def hessian(self) -> CurvatureOperator:
+        """The Hessian (P, P) as a SciPy LinearOperator."""
+        return Hessian(self._selected.engine, self._objective)
+
+    # -- questions
+
+    def eigenpairs(
+        self, k: int = 1, which: str = "LA", method: str = "lanczos", matrix: str = "hessian", **options: Any
+    ) -> Eigenpairs:
+        """k eigenpairs, from the top (LA), bottom (SA), by magnitude (LM) or both ends (BE); see algorithms.eigenpairs."""
+        return self._ask(eigenpairs, matrix, k=k, which=which, method=method, **options)
+
+    def trace(self, method: str = "hutchinson", matrix: str = "hessian", **options: Any) -> Estimate:
+        """Trace with standard error; see algorithms.hutchinson."""
+        return self._ask(_TRACES[choose("method", method, _TRACES)], matrix, **options)
+
+    def spectrum(self, matrix: str = "hessian", **options: Any) -> Spectrum:
+        """Spectral distribution by stochastic Lanczos quadrature; see algorithms.spectrum."""
+        return self._ask(spectrum, matrix, **options)
+
+    def _ask(self, algorithm: Callable[..., Any], matrix: str, **options: Any) -> Any:
+        """Run an algorithm on one of the matrices with this object's seed and progress; stamp the result."""
+        options.setdefault("seed", self.seed)
+        with reporter(self._progress, f"{algorithm.__name__} of {matrix}") as report:
+            options.setdefault("progress", report)
+            result = algorithm(self.matrix(matrix), **options)
+        provenance = dataclasses.replace(self.provenance(matrix), seed=options["seed"])
+        return dataclasses.replace(result, provenance=provenance)
+
+    def matrix(self, name: str) -> CurvatureOperator:
+        """One of the matrices by name."""
+        return _MATRICES[choose("matrix", name, _MATRICES)](self)
+
+    def _point(self, at: Any) -> np.ndarray | None:
+        return None if at is None else _vector(at, self.num_params)
+
+
+_TRACES: dict[str, Callable[..., Estimate]] = {"hutchinson": hutchinson}
+_MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {"hessian": lambda curv: curv.hessian}
+
+
+def _vector(value: Any, size: int) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub" or array.shape != (size,):
+        raise InputError(f"expected a vector of {size} real numbers, shape ({size},), not shape {array.shape}, dtype {array.dtype}")
+    if not np.isfinite(array).all():
+        raise InputError(f"the vector holds {int((~np.isfinite(array)).sum())} NaN or infinite value(s)")
+    return array.astype(np.float64)
+
+
+def _checked_seed(seed: Any) -> int:
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
+    return int(seed)

@@ -1,0 +1,76 @@
+"""Three ways to second-order products behind one small interface (base.py), and which one to take."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy as np
+
+from hessmx.compiled import Compiled
+from hessmx.data import Batch
+from hessmx.engines import double_backward, finite_difference, reverse_over_forward
+from hessmx.engines.base import Engine
+from hessmx.engines.gradients import Gradients, Graphs, Live
+from hessmx.errors import GraphError, HessmxWarning, UnsupportedOps, choose
+from hessmx.graph.tangents import missing_rules
+from hessmx.net import Net
+
+ENGINES = (reverse_over_forward.NAME, double_backward.NAME, finite_difference.NAME)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The engine, and what computes losses and gradients beside it."""
+
+    engine: Engine
+    gradients: Gradients
+    compiled: Compiled | None  # None where no tracer can read the net
+
+
+def select(asked: str, net: Net, loss: Callable[..., Any], train: bool, seed: int, batch: Batch) -> Selected:
+    """The engine asked for, or with "auto" the fastest exact one; differences only where nothing else is possible."""
+    choose("engine", asked, ("auto", *ENGINES))
+    compiled = Compiled(net, loss, train, seed)
+    try:
+        compiled.plan(batch)
+    except GraphError as error:
+        return _untraceable(asked, net, loss, train, batch, error)
+    graphs = Graphs(compiled)
+    missing = _missing(compiled, batch)
+    if asked == double_backward.NAME:
+        return Selected(double_backward.DoubleBackward(compiled, batch), graphs, compiled)
+    if asked == finite_difference.NAME or (asked == "auto" and missing):
+        if missing and asked == "auto":
+            _say(f"no tangent rule for {_listed(missing)}")
+        return Selected(finite_difference.FiniteDifference(net, Graphs(compiled, np.float64), np.dtype(np.float64)), graphs, compiled)
+    if missing:
+        raise UnsupportedOps(asked, missing, "Use engine='finite-difference', or register rules (docs/adding-a-rule.md)")
+    return Selected(reverse_over_forward.ReverseOverForward(compiled), graphs, compiled)
+
+
+def _missing(compiled: Compiled, batch: Batch) -> dict[str, tuple[str, tuple[str, ...]]]:
+    plan = compiled.plan(batch)
+    assert plan.loss is not None
+    return {**missing_rules(plan.net), **missing_rules(plan.loss)}
+
+
+def _untraceable(asked: str, net: Net, loss: Any, train: bool, batch: Batch, error: GraphError) -> Selected:
+    if asked not in ("auto", finite_difference.NAME):
+        raise error
+    live = Live(net, loss, train)
+    live.loss(batch)  # what the net cannot do at all is said before any product
+    if asked == "auto":
+        _say(f"the net cannot be traced ({error})")
+    return Selected(finite_difference.FiniteDifference(net, live, net.dtype), live, None)
+
+
+def _say(reason: str) -> None:
+    warnings.warn(
+        f"products are finite differences of gradients, not exact: {reason}", HessmxWarning, stacklevel=4
+    )
+
+
+def _listed(missing: dict[str, tuple[str, tuple[str, ...]]]) -> str:
+    return "; ".join(f"{op} at {', '.join(nodes)}" for op, (_, nodes) in missing.items())

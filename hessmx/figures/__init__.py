@@ -1,0 +1,27 @@
+"""Pictures of results: a result comes in, Matplotlib Axes go out. Nothing is computed here and no global state is used.
+
+Every function takes the Axes to draw on, or makes a Figure of its own: `save(figures.eigenvalues(pairs), "top.png")`.
+"""
+
+from hessmx.figures.canvas import save
+from hessmx.figures.eigen import eigenvalues
+from hessmx.figures.inputs import saliency
+from hessmx.figures.landscape import line, plane
+from hessmx.figures.layers import layers
+from hessmx.figures.matrix import matrix
+from hessmx.figures.spectra import density, log_density, spectrum
+from hessmx.figures.trace import estimate
+
+__all__ = [
+    "density",
+    "eigenvalues",
+    "estimate",
+    "layers",
+    "line",
+    "log_density",
+    "matrix",
+    "plane",
+    "saliency",
+    "save",
+    "spectrum",
+]

@@ -1,0 +1,83 @@
+"""Spectral densities: the whole picture on a linear axis, and both signs by magnitude."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hessmx.figures.canvas import FAINT, NEGATIVE, POSITIVE, axes_on, matrix_name, new_figure, titled
+from hessmx.results import Spectrum
+
+DECADES = 7  # below the largest magnitude; float32 products resolve no more
+
+
+def density(spectrum: Spectrum, ax: Axes | None = None, points: int = 1500) -> Axes:
+    """Density over λ, logarithmic upwards; ticks at the foot are the quadrature's nodes."""
+    ax = axes_on(ax)
+    low, high = spectrum.range
+    margin = 4 * spectrum.default_width()
+    grid = np.linspace(low - margin, high + margin, points)
+    values, error = spectrum.density(grid), np.nan_to_num(spectrum.density_stderr(grid))
+    floor = 0.1 * spectrum.weights[spectrum.weights > 0].min() / spectrum.default_width()
+    floor = max(floor, values.max() * 1e-9)
+    band = np.maximum(values - error, floor), np.maximum(values + error, floor)
+    ax.fill_between(grid, *band, color=POSITIVE, alpha=0.25, linewidth=0)
+    ax.plot(grid, np.maximum(values, floor), color=POSITIVE, linewidth=1.5)
+    ax.set_yscale("log")
+    ax.set_ylim(floor, values.max() * 3)
+    nodes = spectrum.nodes[spectrum.weights > 0]
+    ax.plot(nodes, np.full(nodes.shape, floor), "|", color=FAINT, markersize=9, clip_on=False)
+    ax.axvline(0, color=FAINT, linewidth=0.8, linestyle=":")
+    ax.set_xlim(grid[0], grid[-1])
+    ax.set_xlabel(f"eigenvalue λ (from {low:.4g} to {high:.4g}; grey ticks: Lanczos nodes)")
+    ax.set_ylabel("density, smoothed")
+    return titled(ax, f"Spectral density of the {matrix_name(spectrum.provenance)}", spectrum.provenance)
+
+
+def log_density(spectrum: Spectrum, axes: tuple[Axes, Axes] | None = None, points: int = 600) -> tuple[Axes, Axes]:
+    """Density per decade of |λ|: negative side left and mirrored, positive side right, same height and range."""
+    left, right = axes or _pair()
+    top = np.log10(np.abs(spectrum.nodes).max() or 1.0) + 0.5
+    grid = np.linspace(top - DECADES, top, points)
+    negative, zero, positive = spectrum.sides()
+    peak = 0.0
+    for ax, sign, colour, share in ((left, -1, NEGATIVE, negative), (right, 1, POSITIVE, positive)):
+        axes_on(ax)
+        values = spectrum.log_density(grid, sign)
+        ax.fill_between(10**grid, values, color=colour, alpha=0.3, linewidth=0)
+        ax.plot(10**grid, values, color=colour, linewidth=1.5)
+        ax.set_xscale("log")
+        ax.set_xlim(10 ** grid[0], 10 ** grid[-1])
+        ax.set_xlabel("−λ" if sign < 0 else "λ")
+        ax.set_title(f"{'negative' if sign < 0 else 'positive'}: {share:.1%} of all eigenvalues", fontsize="small")
+        peak = max(peak, float(values.max()))
+    left.invert_xaxis()
+    for ax in (left, right):
+        ax.set_yscale("log")
+        ax.set_ylim(peak * 1e-6, peak * 3)
+    left.set_ylabel("share of eigenvalues per decade")
+    right.tick_params(labelleft=False)
+    if zero > 5e-4:
+        left.text(0.99, 0.03, f"zero: {zero:.1%}", transform=left.transAxes, ha="right", fontsize="small", color=FAINT)
+    return left, right
+
+
+def spectrum(result: Spectrum) -> Figure:
+    """Both views on one sheet, with the numbers that tell how much to believe."""
+    figure = new_figure(7.2, 7.4)
+    above, below = cast("tuple[Figure, Figure]", figure.subfigures(2, 1, height_ratios=(1.15, 1)))
+    density(result, above.add_subplot())
+    left, right = below.subplots(1, 2)
+    log_density(result, (left, right))
+    probes = len(result.nodes)
+    below.suptitle(f"The same by magnitude, one density for each sign ({probes} probes × {result.steps} Lanczos steps)",
+                   fontsize="medium", x=0.01, ha="left")
+    return figure
+
+
+def _pair() -> tuple[Axes, Axes]:
+    left, right = new_figure(7.2, 3.4).subplots(1, 2)
+    return left, right

@@ -1,0 +1,97 @@
+"""Lowering: operators replaced by others before the tangents are added.
+
+What depends on the mode is decided here, once, so that the compiled graph means the same in every run: Dropout
+becomes the identity (predict) or a product with a mask that is drawn outside the graph (train), BatchNorm
+is pinned to its running or its batch statistics. Composite operators (RNN) become the steps they consist of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Mapping, Sequence
+
+import numpy as np
+
+from hessmx._mxnet import mx
+from hessmx.graph.node import Graph, Shape, build, infer_shapes, parse
+from hessmx.graph.site import ZERO, Site
+from hessmx.graph.symbols import Symbol, call
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random input of the graph, drawn outside it: its name, its shape, and how a Generator makes it."""
+
+    name: str
+    shape: Shape
+    sample: Callable[[np.random.Generator], np.ndarray]
+
+
+@dataclass
+class Lowering:
+    """What a lowering rule may ask for: the mode, and random inputs."""
+
+    train: bool
+    draws: list[Draw] = field(default_factory=list)
+
+    def draw(self, name: str, shape: Shape, sample: Callable[[np.random.Generator], np.ndarray]) -> Symbol:
+        """A new variable, filled from `sample(generator)` before the graph runs."""
+        unique = f"{name}__draw{len(self.draws)}"
+        self.draws.append(Draw(unique, shape, sample))
+        return mx.sym.Variable(unique, shape=shape)
+
+
+Rule = Callable[[Site, Lowering], "Sequence[Symbol] | None"]
+LOWERINGS: dict[str, Rule] = {}
+
+
+def lowers(*ops: str) -> Callable[[Rule], Rule]:
+    """Register a lowering; it returns the new outputs, or None to leave the node as it is."""
+
+    def add(rule: Rule) -> Rule:
+        LOWERINGS.update(dict.fromkeys(ops, rule))
+        return rule
+
+    return add
+
+
+def lower(
+    graph: Graph, shapes: Mapping[str, Shape], train: bool, table: Mapping[str, Rule] = LOWERINGS
+) -> tuple[Graph, tuple[Draw, ...]]:
+    """The graph without the operators of `table`, and the random inputs it has gained."""
+    if not any(node.op in table for node in graph.nodes):
+        return graph, ()
+    entry_shapes = infer_shapes(graph, shapes)
+    context = Lowering(train)
+    outputs: list[list[Symbol]] = []
+    for index, node in enumerate(graph.nodes):
+        if node.op is None:
+            outputs.append([mx.sym.Variable(node.name, shape=shapes.get(node.name))])
+            continue
+        xs = [outputs[i][j] for i, j in node.inputs]
+        rule = table.get(node.op)
+        new = None
+        if rule is not None:
+            x_shapes = [entry_shapes[entry] for entry in node.inputs]
+            y_shapes = [entry_shapes[index, j] for j in graph.used_outputs.get(index, ())]
+            new = rule(Site(node, xs, (), [ZERO] * len(xs), x_shapes, y_shapes), context)
+        outputs.append(list(new) if new is not None else call(node.op, xs, node.raw, node.name))
+    return parse(mx.sym.Group([outputs[i][j] for i, j in graph.heads])), tuple(context.draws)
+
+
+@lowers("Dropout")
+def _dropout(s: Site, context: Lowering) -> Sequence[Symbol]:
+    keep = 1 - float(s.attr("p", 0.5))
+    if not (context.train or s.attr("mode", "training") == "always") or keep == 1:
+        return [s.x]
+    axes = s.attr("axes", ())
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(s.x_shapes[0]))
+    mask = context.draw(s.node.name, shape, lambda generator: (generator.random(shape) < keep) / keep)
+    return [mx.sym.broadcast_mul(s.x, mask) if axes else mx.sym.elemwise_mul(s.x, mask)]
+
+
+@lowers("BatchNorm")
+def _batch_norm(s: Site, context: Lowering) -> Sequence[Symbol] | None:
+    """Everything runs with MXNet's train flag set: predict mode is pinned, and momentum 1 holds the running statistics."""
+    pinned = {} if context.train else {"use_global_stats": True}
+    return s.again(s.xs, momentum=1.0, **pinned)

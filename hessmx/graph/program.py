@@ -1,0 +1,109 @@
+"""A compiled graph: bound once, run for every vector.
+
+An Executor is used and not a CachedOp: on a 64-64-64-10 net its forward and backward take 0.33 ms
+against 0.52 ms, and it takes its gradients' memory as given, so that they land in one flat buffer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from hessmx._mxnet import mx
+from hessmx.graph.symbols import Symbol
+
+
+class Flat:
+    """Named arrays that are views of one flat buffer per dtype; crosses to NumPy as one vector (P,)."""
+
+    def __init__(self, shapes: Mapping[str, tuple], dtypes: Mapping[str, np.dtype], context: Any):
+        self.size = int(sum(np.prod(shape, dtype=np.int64) for shape in shapes.values()))
+        self.dtype = np.result_type(np.float32, *dtypes.values())
+        self.views: dict[str, Any] = {}
+        self._buffers: list[tuple[Any, Any]] = []  # buffer, where its entries stand in the vector
+        for dtype in sorted(set(dtypes.values()), key=str):
+            self._add_buffer(dtype, shapes, dtypes, context)
+
+    def _add_buffer(self, dtype: np.dtype, shapes: Mapping, dtypes: Mapping, context: Any) -> None:
+        offset, placed = 0, []
+        for name, shape in shapes.items():
+            size = int(np.prod(shape, dtype=np.int64))
+            if dtypes[name] == dtype:
+                placed.append((name, offset, size))
+            offset += size
+        buffer = mx.nd.zeros((sum(size for _, _, size in placed),), ctx=context, dtype=dtype)
+        start = 0
+        for name, _, size in placed:
+            self.views[name] = buffer[start : start + size].reshape(shapes[name])
+            start += size
+        whole = start == self.size
+        index = slice(None) if whole else np.concatenate([np.arange(o, o + size) for _, o, size in placed])
+        self._buffers.append((buffer, index))
+
+    def load(self, vector: np.ndarray) -> None:
+        """Write a vector (P,) into the buffers, rounding to their dtypes."""
+        for buffer, index in self._buffers:
+            buffer._sync_copyfrom(np.ascontiguousarray(vector[index], dtype=buffer.dtype))
+
+    def read(self) -> np.ndarray:
+        """A new vector (P,)."""
+        if len(self._buffers) == 1:
+            return self._buffers[0][0].asnumpy().astype(self.dtype, copy=False)
+        vector = np.empty(self.size, self.dtype)
+        for buffer, index in self._buffers:
+            vector[index] = buffer.asnumpy()
+        return vector
+
+
+class Program:
+    """An executor over arrays that stay (parameters, tangents), arrays fed per batch, and gradients into given arrays."""
+
+    def __init__(
+        self,
+        heads: Sequence[Symbol],
+        held: Mapping[str, Any],
+        feeds: Mapping[str, Any],
+        gradients: Mapping[str, Any],
+        context: Any,
+    ):
+        symbol = mx.sym.Group(list(heads))
+        arguments, auxiliary = symbol.list_arguments(), symbol.list_auxiliary_states()
+        self._fed = {
+            name: mx.nd.zeros(feeds[name].shape, ctx=context, dtype=feeds[name].dtype)
+            for name in arguments
+            if name not in held
+        }
+        self._last: dict[str, Any] = {}
+        self._auxiliary = {name: (held[name], held[name].copy()) for name in auxiliary}
+        self.gradients = {name: array for name, array in gradients.items() if name in arguments}
+        self._missing = [array for name, array in gradients.items() if name not in arguments]
+        self._executor = symbol.bind(
+            context,
+            {name: held[name] if name in held else self._fed[name] for name in arguments},
+            args_grad=self.gradients,
+            grad_req={name: "write" if name in self.gradients else "null" for name in arguments},
+            aux_states={name: copy for name, (_, copy) in self._auxiliary.items()},
+        )
+        self._ones: list[Any] | None = None
+
+    def forward(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """Outputs for one batch; they are overwritten by the next call."""
+        for name, array in self._fed.items():
+            value = feeds[name]
+            if self._last.get(name) is not value:
+                value.copyto(array)
+                self._last[name] = value  # held, so that identity means the same batch
+        for source, copy in self._auxiliary.values():
+            source.copyto(copy)
+        return self._executor.forward(is_train=True)
+
+    def backward(self, cotangents: Sequence[Any] | None = None) -> None:
+        """Gradients of <cotangents, outputs>; of the sum of all outputs if none are given."""
+        for array in self._missing:
+            array[:] = 0
+        if cotangents is None:
+            if self._ones is None:
+                self._ones = [mx.nd.ones_like(output) for output in self._executor.outputs]
+            cotangents = self._ones
+        self._executor.backward(list(cotangents))

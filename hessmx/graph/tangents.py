@@ -1,0 +1,55 @@
+"""The rewrite: every node once, its outputs and their tangents, by the rule of its operator."""
+
+from __future__ import annotations
+
+from typing import Mapping, Sequence
+
+from hessmx.errors import GraphError
+from hessmx.graph.node import Graph, Node, Shape, infer_shapes
+from hessmx.graph.rules import RULES, UNSUPPORTED
+from hessmx.graph.site import ZERO, Site, Tangent
+from hessmx.graph.symbols import Symbol, call
+
+
+def missing_rules(graph: Graph, moving: set[str] | None = None) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Operators without a rule: name -> (reason, node names). All of them at once."""
+    return {
+        op: (UNSUPPORTED.get(op, "no tangent rule yet"), nodes) for op, nodes in graph.ops.items() if op not in RULES
+    }
+
+
+def push(
+    graph: Graph,
+    shapes: Mapping[str, Shape],
+    primals: Mapping[str, Symbol],
+    tangents: Mapping[str, Tangent],
+) -> tuple[list[Symbol], list[Tangent]]:
+    """Outputs of the graph over `primals`, and their tangents, given those of some variables (others are ZERO)."""
+    entry_shapes = infer_shapes(graph, shapes)
+    outputs: list[Sequence[Symbol]] = []
+    moved: list[Sequence[Tangent]] = []
+    for index, node in enumerate(graph.nodes):
+        if node.op is None:
+            outputs.append([primals[node.name]])
+            moved.append([tangents.get(node.name, ZERO)])
+            continue
+        xs = [outputs[i][j] for i, j in node.inputs]
+        ts = [moved[i][j] for i, j in node.inputs]
+        ys = call(node.op, xs, node.raw, node.name)
+        outputs.append(ys)
+        if all(t is ZERO for t in ts):
+            moved.append([ZERO] * len(ys))
+            continue
+        y_shapes = [entry_shapes.get((index, j), ()) for j in range(len(ys))]
+        x_shapes = [entry_shapes[entry] for entry in node.inputs]
+        moved.append(_apply(node, Site(node, xs, ys, ts, x_shapes, y_shapes)))
+    return [outputs[i][j] for i, j in graph.heads], [moved[i][j] for i, j in graph.heads]
+
+
+def _apply(node: Node, site: Site) -> Sequence[Tangent]:
+    rule = RULES.get(node.op or "")
+    if rule is None:
+        raise GraphError(f"operator {node.op} at {node.name} has no tangent rule; see docs/operators.md")
+    result = rule.push(site)
+    assert len(result) >= len(site.ys), f"rule of {node.op} gave {len(result)} tangents for {len(site.ys)} outputs"
+    return result

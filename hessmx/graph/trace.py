@@ -1,0 +1,115 @@
+"""From a net and a loss to two graphs: z(x, w) and the per-sample losses l(z, y).
+
+Two tracers. The symbol tracer calls a HybridBlock with Symbols. The tape tracer runs any Python on the batch under
+`autograd.record` and reads the tape. The first is tried first: its graph holds for every batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, Sequence
+
+from hessmx._mxnet import mx
+from hessmx.errors import GraphError
+from hessmx.graph.node import Graph, parse
+from hessmx.graph.symbols import Symbol, scope
+from hessmx.graph.tape import record
+
+# Control flow inside a Symbol is a graph in an attribute; on the tape it is unrolled into ordinary operators.
+_SUBGRAPH_OPS = {"_foreach", "_while_loop", "_cond", "_CachedOp"}
+
+
+def names(prefix: str, count: int) -> list[str]:
+    return [f"hessmx_{prefix}{i}" for i in range(count)]
+
+
+def flatten(value: Any) -> list[Any]:
+    """Nested tuples and lists of arrays or Symbols, as one list."""
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in flatten(item)]
+    return [value]
+
+
+def _regroup(template: Any, leaves: list[Any]) -> Any:
+    """The structure of `template` with other leaves (consumed from the front)."""
+    if isinstance(template, (list, tuple)):
+        return type(template)([_regroup(item, leaves) for item in template])
+    return leaves.pop(0)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One traced function: its graph, constants, the structure of its result, and whether it is off a tape."""
+
+    graph: Graph
+    constants: Mapping[str, Any]
+    result: Any
+    taped: bool
+
+
+def _variables(prefix: str, count: int) -> list[Symbol]:
+    variables = [mx.sym.Variable(name) for name in names(prefix, count)]
+    return [v.as_np_ndarray() for v in variables] if mx.util.is_np_array() else variables
+
+
+def _symbolic(function: Callable[..., Any], inputs: Sequence[Symbol], regroup: Callable[[list[Any]], Sequence[Any]]) -> Piece:
+    with scope():
+        result = function(*regroup(list(inputs)))
+        leaves = flatten(result)
+        if not leaves or not all(isinstance(leaf, Symbol) for leaf in leaves):
+            raise GraphError(f"returned {type(leaves[0]).__name__ if leaves else 'nothing'} for a Symbol")
+        graph = parse(mx.sym.Group([leaf.as_nd_ndarray() if hasattr(leaf, "as_nd_ndarray") else leaf for leaf in leaves]))
+    if graph.ops.keys() & _SUBGRAPH_OPS:
+        raise GraphError("holds control flow")
+    return Piece(graph, {}, result, taped=False)
+
+
+def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> Piece:
+    """Trace `net` on a batch of inputs; `parameters` maps names to arrays."""
+    try:
+        return _symbolic(net, _variables("data", len(inputs)), lambda leaves: leaves)
+    except Exception as error:  # noqa: BLE001  (user code: whatever it raises, the tape is the answer)
+        symbolic_error = error
+    try:
+        graph, constants, result = record(net, dict(zip(names("data", len(inputs)), inputs)), parameters, "net")
+    except GraphError:
+        raise
+    except Exception as error:
+        raise GraphError(
+            f"the net could not be run on a batch of shapes {[tuple(x.shape) for x in inputs]}: {_first_line(error)} "
+            f"(as Symbol: {_first_line(symbolic_error)})"
+        ) from error
+    return Piece(graph, constants, result, taped=True)
+
+
+def trace_loss(loss: Callable[..., Any], outputs: Any, labels: Any, arrays: Callable[[], tuple[list[Any], list[Any]]]) -> Piece:
+    """Trace `loss(outputs, labels)`; `arrays()` gives the values, asked for only if Symbols will not do."""
+    output_leaves, label_leaves = flatten(outputs), flatten(labels)
+    count = len(output_leaves)
+
+    def regroup(leaves: list[Any]) -> list[Any]:
+        rest = list(leaves)
+        return [_regroup(outputs, rest)] + ([_regroup(labels, rest)] if label_leaves else [])
+
+    try:
+        variables = _variables("output", count) + _variables("label", len(label_leaves))
+        return _symbolic(loss, variables, regroup)
+    except Exception as error:  # noqa: BLE001
+        symbolic_error = error
+    values, label_values = arrays()
+    given = dict(zip(names("output", count) + names("label", len(label_leaves)), values + label_values))
+    try:
+        graph, constants, result = record(lambda *leaves: loss(*regroup(list(leaves))), given, {}, "loss")
+    except GraphError:
+        raise
+    except Exception as error:
+        raise GraphError(
+            f"the loss could not be computed on outputs {[tuple(v.shape) for v in values]} and labels "
+            f"{[tuple(v.shape) for v in label_values]}: {_first_line(error)} (as Symbol: {_first_line(symbolic_error)})"
+        ) from error
+    return Piece(graph, constants, result, taped=True)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip() if lines else ''}"

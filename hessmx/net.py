@@ -1,0 +1,140 @@
+"""The user's net, read without being changed.
+
+Everything that would write to a parameter (moved weights, running statistics, gradients) is done on copies that are
+lent to the net for the time of a call: the Parameter's array is swapped, never written, so the user's values are
+bit for bit the same whatever happens.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Mapping, Sequence, Union
+
+import numpy as np
+
+from hessmx._mxnet import mx
+from hessmx.errors import InputError, ParameterError
+
+Selection = Union[None, str, Callable[[Any], bool], Sequence[Any]]
+
+
+class Net:
+    """A Gluon block and the parameters that are differentiated."""
+
+    def __init__(self, block: Any, selection: Selection = None):
+        if not isinstance(block, mx.gluon.Block):
+            raise InputError(f"net must be a Gluon Block, not {type(block).__name__}; wrap Symbols in gluon.SymbolBlock")
+        self.block = block
+        self.all = dict(block.collect_params().items())
+        self._check_initialized()
+        self.parameters = _select(self.all, selection)
+        self.names = tuple(self.parameters)
+        self.shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        ends = np.cumsum(sizes)
+        self.size = int(ends[-1])
+        self.slices = {name: slice(end - size, end) for name, end, size in zip(self.names, ends, sizes)}
+        self.context = next(iter(self.parameters.values())).list_ctx()[0]
+        self.dtypes = {name: np.dtype(p.dtype) for name, p in self.parameters.items()}
+        self.dtype = np.result_type(np.float32, *self.dtypes.values())
+
+    def _check_initialized(self) -> None:
+        missing = [name for name, p in self.all.items() if p._data is None]
+        if missing:
+            raise ParameterError(
+                f"the net is not initialized: {len(missing)} parameter(s) have no values, the first is {missing[0]!r}; "
+                "call net.initialize() and run one batch through the net, or load its parameters"
+            )
+
+    def array(self, name: str) -> Any:
+        """The parameter's array (memory of the user: read only), off any tape."""
+        return self.all[name].data(self.context).detach()
+
+    def handles(self) -> list[Any]:
+        """What tells whether a parameter has been given another array since."""
+        return [p._data[0] for p in self.all.values()]
+
+    def check_finite(self) -> None:
+        for name in self.all:
+            if not np.isfinite(self.array(name).asnumpy()).all():
+                raise ParameterError(f"parameter {name!r} holds NaN or infinite values; curvature there is undefined: retrain or reload")
+
+    def values(self) -> np.ndarray:
+        """All selected parameters as one vector (P,)."""
+        return np.concatenate([self.array(name).asnumpy().ravel() for name in self.names]).astype(self.dtype)
+
+    def positions(self, which: Sequence[str]) -> np.ndarray:
+        """Where the entries of the named parameters stand in the vector (P,)."""
+        return np.concatenate([np.arange(self.slices[name].start, self.slices[name].stop) for name in which])
+
+    def embed(self, vector: np.ndarray, which: Sequence[str]) -> np.ndarray:
+        """A vector over the named parameters as one over all, zeros elsewhere."""
+        whole = np.zeros(self.size)
+        whole[self.positions(which)] = vector
+        return whole
+
+    @contextmanager
+    def lent(self, values: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Within, the net computes with copies of its parameters (or with `values`); yields name -> array."""
+        saved = {name: (p._data, p._grad) for name, p in self.all.items()}
+        lent = {name: (values or {}).get(name) for name in self.all}
+        active = _deactivate(self.block)
+        try:
+            for name, p in self.all.items():
+                array = lent[name] if lent[name] is not None else p.data(self.context).copy().detach()
+                lent[name] = array
+                p._data, p._grad = [array] * len(saved[name][0]), None
+            yield lent
+        finally:
+            for name, p in self.all.items():
+                p._data, p._grad = saved[name]
+            for block, was in active:
+                block._active = was
+
+
+def _deactivate(block: Any) -> list[tuple[Any, bool]]:
+    """Un-hybridize without dropping what hybridization has cached; returns what to put back."""
+    found: list[tuple[Any, bool]] = []
+
+    def visit(child: Any) -> None:
+        if getattr(child, "_active", False):
+            found.append((child, True))
+            child._active = False
+
+    block.apply(visit)
+    return found
+
+
+def _select(parameters: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
+    """The chosen parameters in the order of the net; by default all that are trained (grad_req is not null)."""
+    if selection is None:
+        chosen = {name for name, p in parameters.items() if p.grad_req != "null"}
+        asked = "trainable parameters (grad_req other than 'null')"
+    elif isinstance(selection, str):
+        try:
+            pattern = re.compile(selection)
+        except re.error as error:
+            raise ParameterError(f"params={selection!r} is not a regular expression: {error}") from error
+        chosen = {name for name, p in parameters.items() if pattern.search(name) and _floating(p)}
+        asked = f"parameters whose name matches {selection!r}"
+    elif callable(selection):
+        chosen = {name for name, p in parameters.items() if selection(p)}
+        asked = "parameters accepted by the predicate"
+    else:
+        chosen = {_known(item, parameters) for item in selection}
+        asked = "parameters in the list"
+    if not chosen:
+        raise ParameterError(f"no {asked}; the net has {', '.join(list(parameters)[:8])}")
+    return {name: p for name, p in parameters.items() if name in chosen}
+
+
+def _known(item: Any, parameters: Mapping[str, Any]) -> str:
+    name = item if isinstance(item, str) else getattr(item, "name", None)
+    if name not in parameters:
+        raise ParameterError(f"params lists {name!r}, which is not a parameter of this net; it has {', '.join(list(parameters)[:8])}")
+    return str(name)
+
+
+def _floating(parameter: Any) -> bool:
+    return np.issubdtype(np.dtype(parameter.dtype), np.floating)

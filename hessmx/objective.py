@@ -1,0 +1,98 @@
+"""What is differentiated: the mean (or sum) of per-sample losses over all data, plus an L2 penalty.
+
+The one place for batch weights: sums over samples are added up batch by batch and divided once, so the answer does not
+depend on how the data is cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Union
+
+import numpy as np
+
+from hessmx.data import Batch, Batches
+from hessmx.errors import InputError, choose
+from hessmx.net import Net
+
+
+@dataclass(frozen=True)
+class L2Penalty:
+    """strength / 2 * sum_p wd_mult_p |w_p|^2, as Gluon's Trainer decays weights (`wd`, `Parameter.wd_mult`).
+
+    biases=False leaves out every one-dimensional parameter (biases, and the scales and shifts of normalisation layers).
+    """
+
+    strength: float
+    biases: bool = True
+
+
+WeightDecay = Union[None, float, L2Penalty]
+
+
+class Penalty:
+    """The L2 penalty on a net's selected parameters: a diagonal matrix (P,)."""
+
+    def __init__(self, net: Net, decay: WeightDecay):
+        setting = decay if isinstance(decay, L2Penalty) else L2Penalty(0.0 if decay is None else decay)
+        if not isinstance(setting.strength, (int, float)) or not np.isfinite(setting.strength) or setting.strength < 0:
+            raise InputError(f"weight_decay must be a number >= 0 or an L2Penalty, not {decay!r}")
+        self.strength = float(setting.strength)
+        self.diagonal = np.zeros(net.size)
+        for name, parameter in net.parameters.items():
+            if setting.biases or len(net.shapes[name]) > 1:
+                self.diagonal[net.slices[name]] = self.strength * parameter.wd_mult
+
+    def value(self, parameters: np.ndarray) -> float:
+        return 0.5 * float(self.diagonal @ np.asarray(parameters, np.float64) ** 2) if self.strength else 0.0
+
+    def times(self, vector: np.ndarray) -> np.ndarray | float:
+        return self.diagonal * vector if self.strength else 0.0
+
+
+class Reduction:
+    """From the sum over samples to the objective: divided by their number ("mean") or not ("sum").
+
+    The penalty belongs to the mean; with "sum" it is multiplied by the number of samples, so that sum = N mean holds for all.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = choose("reduction", kind, ("mean", "sum"))
+
+    def of_sum(self, total: Any, samples: int) -> Any:
+        return total / samples if self.kind == "mean" else total
+
+    def of_penalty(self, penalty: Any, samples: int) -> Any:
+        return penalty if self.kind == "mean" else penalty * samples
+
+
+class Objective:
+    """Sums over all samples, turned into the value, gradient and products of the objective."""
+
+    def __init__(self, net: Net, batches: Batches, reduction: str, decay: WeightDecay):
+        self.net, self.batches = net, batches
+        self.reduction, self.penalty = Reduction(reduction), Penalty(net, decay)
+        self.samples = 0  # known after the first pass
+
+    def add_up(self, term: Callable[[Batch], tuple[Any, int]]) -> Any:
+        """Sum of `term(batch)` (a value and its number of samples) over one pass, in float64; None counts as zero."""
+        total: Any = None
+        samples = 0
+        for batch in self.batches:
+            value, count = term(batch)
+            samples += count
+            if value is not None:
+                total = np.asarray(value, np.float64) if total is None else total + value
+        self.samples = samples
+        return np.zeros(()) if total is None else total
+
+    def value(self, total: Any, parameters: np.ndarray) -> float:
+        penalty = self.reduction.of_penalty(self.penalty.value(parameters), self.samples)
+        return float(self.reduction.of_sum(total, self.samples) + penalty)
+
+    def vector(self, total: np.ndarray, moved: np.ndarray, penalised: bool = True) -> np.ndarray:
+        """Reduced sum plus the penalty's matrix times `moved` (the parameters for a gradient, v for a product)."""
+        result = self.reduction.of_sum(total, self.samples)
+        if penalised:
+            result = result + self.reduction.of_penalty(self.penalty.times(moved), self.samples)
+        return np.asarray(np.broadcast_to(result, (self.net.size,)), dtype=self.net.dtype)
