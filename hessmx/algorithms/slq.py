@@ -47,7 +47,8 @@ class _Run:
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         if saved:
-            self.rules, self.alphas, self.betas = list(saved["rules"]), saved["alphas"].tolist(), saved["betas"].tolist()
+            self.rules = list(saved["rules"])
+            self.alphas, self.betas = saved["alphas"].tolist(), saved["betas"].tolist()
             self.basis[: len(saved["basis"])] = saved["basis"]
             self.products.count, self.products.scale = int(saved["count"]), float(saved["scale"])
 
