@@ -201,7 +201,7 @@ class Spectrum(Result):
         above = np.cumsum(weights)
         below, middle = above - weights, above - weights / 2
         heights = np.stack([np.where(known, below, middle), np.where(known, above, middle)], axis=1)
-        return np.repeat(nodes, 2) - 1e-12 * size, heights.ravel()  # minus: a jump at 0 counts at 0, whatever the rounding
+        return np.repeat(nodes, 2) - 1e-12 * size, heights.ravel()  # minus: a jump at 0 counts at 0 despite rounding
 
 
 @dataclass(frozen=True)
