@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hessmx import landscape
+from hessmx._mxnet import mx
 from hessmx.algorithms.state import RunState
+from hessmx.curvature import Curvature
 from hessmx.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -120,6 +122,22 @@ def test_progress_is_told():
     told = []
     landscape.line(Quartic(), np.ones(10), [0.0, 1.0], progress=lambda *args: told.append(args[:2]))
     assert told == [(1, 2), (2, 2)]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-12)])
+def test_loss_of_a_real_net_along_a_line_against_numpy(dtype, tolerance):
+    x, y = RNG.normal(size=(70, 5)), RNG.normal(size=(70, 3))
+    net = mx.gluon.nn.Dense(3, in_units=5)
+    net.initialize(mx.init.Normal(0.5))
+    net.cast(dtype)
+    curv = Curvature(net, mx.gluon.loss.L2Loss(), (x, y), batch_size=32)
+    w, d = curv.parameters().astype(float), RNG.normal(size=18)
+    found = landscape.line(curv, d, np.linspace(-2, 2, 5))
+    for s, loss in zip(found.radii, found.losses):
+        weight, bias = (w + s * d)[:15].reshape(3, 5), (w + s * d)[15:]
+        assert loss == pytest.approx(0.5 * np.mean((x @ weight.T + bias - y) ** 2), rel=tolerance)
+    np.testing.assert_allclose(found.model, found.losses, rtol=30 * tolerance)  # this loss is quadratic
 
 
 BAD = [

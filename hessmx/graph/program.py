@@ -13,6 +13,8 @@ import numpy as np
 from hessmx._mxnet import mx
 from hessmx.graph.symbols import Symbol
 
+_DECOY = "__decoy"
+
 
 class Flat:
     """Named arrays that are views of one flat buffer per dtype; crosses to NumPy as one vector (P,)."""
@@ -67,6 +69,12 @@ class Program:
         gradients: Mapping[str, Any],
         context: Any,
     ):
+        self._count = sum(len(head.list_outputs()) for head in heads)
+        if not set(gradients) & set(mx.sym.Group(list(heads)).list_arguments()):
+            # An executor without any gradient keeps the first weight that FullyConnected sees, in oneDNN's layout, for
+            # good: parameters and tangents written later go unseen. The gradient of a decoy prevents that.
+            heads = [*heads, mx.sym.identity(mx.sym.Variable(_DECOY))]
+            held, gradients = ({**given, _DECOY: mx.nd.zeros((1,), ctx=context)} for given in (held, gradients))
         symbol = mx.sym.Group(list(heads))
         arguments, auxiliary = symbol.list_arguments(), symbol.list_auxiliary_states()
         self._fed = {
@@ -96,7 +104,7 @@ class Program:
                 self._last[name] = value  # held, so that identity means the same batch
         for source, copy in self._auxiliary.values():
             source.copyto(copy)
-        return self._executor.forward(is_train=True)
+        return self._executor.forward(is_train=True)[: self._count]
 
     def backward(self, cotangents: Sequence[Any] | None = None) -> None:
         """Gradients of <cotangents, outputs>; of the sum of all outputs if none are given."""
