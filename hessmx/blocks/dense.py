@@ -7,22 +7,12 @@ from functools import partial
 from typing import Any, Callable, Sequence
 
 from hessmx._mxnet import mx
+from hessmx.blocks.activations import ACTIVATIONS
 from hessmx.blocks.maxout import Maxout
 from hessmx.blocks.options import at_least
 from hessmx.errors import InputError, choose
 
 nn: Any = mx.gluon.nn
-
-ACTIVATIONS: dict[str, Callable[[], mx.gluon.HybridBlock]] = {
-    **{name: partial(nn.Activation, name) for name in ("relu", "tanh", "sigmoid", "softrelu", "softsign")},
-    "leaky": partial(nn.LeakyReLU, 0.01),  # Maas et al. 2013, section 2
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "gelu": nn.GELU,
-    "swish": nn.Swish,
-    "prelu": nn.PReLU,
-    **{name: partial(nn.HybridLambda, name) for name in ("exp", "sin", "square")},
-}
 
 
 def dense_net(sizes: Sequence[int], activation="relu", pieces: int = 5, use_bias: bool = True, dtype="float32",
@@ -58,8 +48,9 @@ def _factory(activation) -> Callable[[], mx.gluon.HybridBlock]:
     if isinstance(activation, str):
         return ACTIVATIONS[choose("activation", activation, [*ACTIVATIONS, "maxout"])]
     if isinstance(activation, mx.gluon.Block) or not callable(activation):
-        raise InputError(f"activation must be a name, a function (F, x) or a function that makes a Block, not "
-                         f"{activation!r}: pass the class, or a function without arguments that returns a new Block")
+        came = type(activation).__name__ if isinstance(activation, mx.gluon.Block) else repr(activation)
+        raise InputError(f"activation must be a name, a function (F, x) or a function that makes a Block, not {came}: "
+                         "pass the class, or a function without arguments that returns a new Block")
     required = _required_arguments(activation)
     if required not in (0, 2):
         raise InputError(f"activation must take (F, x), or nothing and return a Block, not {required} argument(s) like "
@@ -69,7 +60,10 @@ def _factory(activation) -> Callable[[], mx.gluon.HybridBlock]:
 
 def _required_arguments(function) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:  # built-in functions may have no signature
+        raise InputError(f"activation {function!r} hides what it takes: wrap it in a lambda F, x: ...") from error
     return sum(p.kind in kinds and p.default is p.empty for p in parameters)
 
 

@@ -89,7 +89,7 @@ def _has_bias(layer) -> bool:
 
 def _foldable(block) -> bool:
     plain = isinstance(block, mx.gluon.HybridBlock) and not block.collect_params().keys()
-    return plain or type(block) in (*_LAYERS, nn.PReLU)
+    return plain or type(block) in _LAYERS or isinstance(block, nn.PReLU)
 
 
 def _check(layers, net) -> None:
@@ -143,8 +143,9 @@ def _fill(parameter, source, value) -> None:
 
 
 def _copied(block):
-    # The handle of a hybridized block's compiled graph cannot be copied; the copy compiles its own.
-    copied = copy.deepcopy(block, {id(block._cached_op): None})
+    # Neither a compiled graph nor the name scope, which leads to the parent, may be copied along.
+    copied = copy.deepcopy(block, {id(block._cached_op): None, id(block._scope): None})
+    copied._scope = type(block._scope)(copied)
     for parameter, source in zip(copied.collect_params().values(), block.collect_params().values()):
         _fill(parameter, source, _value(source))  # a copied array is not marked for autograd
     return copied
@@ -158,5 +159,5 @@ def _permutation(net, layers) -> np.ndarray:
     parts = [np.zeros(0, np.int64)]
     for layer in layers:
         own = [index[id(p)] for p in layer.collect_params().values() if id(p) in index]
-        parts.append(np.column_stack(own).ravel() if own and _has_bias(layer) else np.concatenate([*parts[:1], *map(np.ravel, own)]))
-    return np.concatenate(parts)
+        parts += [np.column_stack(own)] if own and _has_bias(layer) else own
+    return np.concatenate([part.ravel() for part in parts])
