@@ -6,7 +6,8 @@
     │   ├── ParameterError    parameters: uninitialised, NaN, none selected
     │   └── FileError         files: missing, unreadable, names that do not match
     ├── GraphError            the net or loss cannot be traced or rewritten
-    │   └── UnsupportedOps    operators without a rule; lists all of them, with node names
+    │   ├── UnsupportedOps    operators without a rule; lists all of them, with node names
+    │   └── RuleError         a tangent rule is missing or gives wrong numbers (hessmx.testing)
     ├── EngineError           the engine asked for cannot answer this question
     └── ImportFailure         MXNet cannot be imported here (also an ImportError)
 
@@ -52,6 +53,10 @@ class UnsupportedOps(GraphError):
         self.ops = ops
         listed = "; ".join(f"{op} ({reason}) at {', '.join(nodes)}" for op, (reason, nodes) in ops.items())
         super().__init__(f"engine '{engine}' cannot handle {len(ops)} operator(s) of this net: {listed}. {advice}")
+
+
+class RuleError(GraphError):
+    """A tangent rule is missing or gives wrong numbers."""
 
 
 class EngineError(HessmxError):
