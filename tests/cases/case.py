@@ -54,6 +54,8 @@ DOMAINS: Mapping[str, Callable] = {
     "unit": lambda rng, shape: _signed(rng, shape, 0.1, 0.8),  # inside (-1, 1)
     "probability": lambda rng, shape: rng.uniform(0.1, 0.9, shape),
     "fraction": lambda rng, shape: rng.integers(-2, 3, shape) + rng.uniform(0.1, 0.4, shape),  # not n, not n + 1/2
+    "half": lambda rng, shape: 0.5 * rng.integers(-3, 3, shape) + rng.uniform(0.20, 0.30, shape),
+    "quarter": lambda rng, shape: 0.5 * rng.integers(-3, 3, shape) + rng.uniform(-0.05, 0.05, shape) + 0.06,
     "binary": lambda rng, shape: rng.integers(0, 2, shape).astype(float),
     "sign": lambda rng, shape: rng.choice([-1.0, 1.0], shape),
     "simplex": _simplex,
@@ -110,6 +112,16 @@ def literal(values: object, dtype: str = "float64") -> Array:
     return Array(a.shape, "literal", values=tuple(a.ravel().tolist()), dtype=dtype)
 
 
+FIRST = {
+    "fake": "a loss layer: the gradient of another function than its output",
+    "straight": "straight-through: the gradient of the identity",
+    "scaled": "the gradient times a constant, by design",
+    "dropped": "zero, though the output depends on the input",
+    "wrong": "a bug",
+    "raises": "no gradient at all",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One operator call. `op` as in Symbol JSON; `inputs` in the order of Symbol JSON, auxiliary states last.
@@ -119,8 +131,9 @@ class Case:
     train     whether the operator runs in train mode
     symmetric indices of inputs that are symmetric matrices: only symmetric directions and symmetrised gradients count
     kink      the draw sits where the derivative jumps: no comparison with differences
-    first     what is known of MXNet's own gradient: "" (right), "fake" (a loss layer: gradient of another function),
-              "straight" (straight-through), "scaled", "wrong" (a bug), "raises"
+    first     what MXNet's own gradient is, where it is not right: one of FIRST
+    dtype     "float32" for operators whose CPU kernel takes nothing wider
+    seed      another draw, where the first one happens to lie on a kink
     """
 
     op: str
@@ -132,6 +145,8 @@ class Case:
     symmetric: tuple = ()
     kink: bool = False
     first: str = ""
+    dtype: str = "float64"
+    seed: int = 0
     note: str = ""
 
     @property
@@ -162,8 +177,9 @@ class Case:
 
     def draw(self) -> list:
         """The inputs: float64 arrays, unless a row says otherwise."""
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        return [a.draw(rng) for a in self.inputs]
+        rng = np.random.default_rng(zlib.crc32(self.name.encode()) + self.seed)
+        drawn = [a.draw(rng) for a in self.inputs]
+        return [x.astype(self.dtype) if x.dtype == "float64" else x for x in drawn]
 
 
 def _letter(a: Array) -> str:

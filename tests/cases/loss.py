@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cases.case import Case, index, literal, real
 
 LABELS = index(3, high=4)
+LAST = literal([[0.0, 1.0], [1.0, -1.0]])
 
 OUTPUTS = [
     {},
@@ -25,14 +26,21 @@ ROWS = [Case("SoftmaxOutput", (real(3, 4), LABELS), attrs, wrt=(0,), first="fake
     Case("SVMOutput", (real(3, 4), LABELS), {"use_linear": True, "margin": 0.5}, wrt=(0,), first="fake"),
     Case("MakeLoss", (real(3, 2),), first="fake"),
     Case("MakeLoss", (real(3, 2),), {"grad_scale": 0.5, "normalization": "batch"}, first="fake"),
-    Case("IdentityAttachKLSparseReg", (real(3, 2), real(2)), wrt=(0,), first="fake", train=True),
+    Case("IdentityAttachKLSparseReg", (real(3, 2), real(2)), wrt=(0,), first="fake", train=True, dtype="float32"),
     Case("softmax_cross_entropy", (real(3, 4), LABELS)),
-    Case("CTCLoss", (real(4, 2, 3), literal([[1.0, 2.0], [2.0, 0.0]])), outputs=(0,)),
-    Case("CTCLoss", (real(4, 2, 3), literal([[0.0, 1.0], [1.0, -1.0]])), {"blank_label": "last"}, outputs=(0,)),
+    Case("CTCLoss", (real(4, 2, 3), literal([[1.0, 2.0], [2.0, 0.0]])), outputs=(0,), dtype="float32"),
+    Case(
+        "CTCLoss",
+        (real(4, 2, 3), literal([[0.0, 1.0], [1.0, -1.0]])),
+        {"blank_label": "last"},
+        outputs=(0,),
+        dtype="float32",
+    ),
     Case(
         "CTCLoss",
         (real(4, 2, 3), literal([[1.0, 2.0], [2.0, 1.0]]), literal([4.0, 3.0]), literal([2.0, 1.0])),
         {"use_data_lengths": True, "use_label_lengths": True},
         outputs=(0,),
+        dtype="float32",
     ),
 ]
