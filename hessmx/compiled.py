@@ -77,7 +77,8 @@ class Compiled:
         if net.taped:
             outputs = [leaf.detach() for leaf in flatten(net.result)]
         else:
-            arrays = {**{name: self.net.array(name) for name in self.net.all}, **dict(zip(names("data", 99), batch.inputs))}
+            arrays = {name: self.net.array(name) for name in self.net.all}
+            arrays.update(zip(names("data", len(batch.inputs)), batch.inputs))
             outputs = evaluate(net.graph, arrays, self.net.context)
         return outputs, [label.copy() for label in flatten(batch.labels)]
 
@@ -90,15 +91,18 @@ class Compiled:
         if key not in self._plans:
             shapes = {name: tuple(p.shape) for name, p in self.net.all.items()}
             shapes.update({name: tuple(a.shape) for name, a in arrays.items()})
+            double = (self.dtype or self.net.dtype) == np.float64
             try:
-                self._plans[key] = make_plan(net.graph, loss and loss.graph, shapes, self.train)
+                self._plans[key] = make_plan(net.graph, loss and loss.graph, shapes, self.train, double)
             except mx.base.MXNetError as error:
                 raise DataError(_shape_message(error, batch)) from error
         return self._plans[key]
 
     # -- running
 
-    def program(self, kind: str, batch: Batch, moving: Sequence[str], wrt: Sequence[str]) -> tuple[Program | None, Plan]:
+    def program(
+        self, kind: str, batch: Batch, moving: Sequence[str], wrt: Sequence[str]
+    ) -> tuple[Program | None, Plan]:
         """The compiled product `kind`; None where it is identically zero."""
         self._refresh()
         plan = self.plan(batch)
@@ -107,14 +111,17 @@ class Compiled:
             plan.programs[key] = self._compile(kind, batch, plan, tuple(moving), tuple(wrt))
         return plan.programs[key], plan
 
-    def _compile(self, kind: str, batch: Batch, plan: Plan, moving: tuple[str, ...], wrt: tuple[str, ...]) -> Program | None:
+    def _compile(
+        self, kind: str, batch: Batch, plan: Plan, moving: tuple[str, ...], wrt: tuple[str, ...]
+    ) -> Program | None:
         with scope():
             heads = PRODUCTS[kind](Parts(plan.net, plan.loss, plan.shapes, moving))
             if not heads:
                 return None
             held = dict(self._held())
             if moving:
-                held.update({tangent_name(name): view for name, view in self.flat("tangent", moving, plan).views.items()})
+                tangents = self.flat("tangent", moving, plan).views
+                held.update({tangent_name(name): view for name, view in tangents.items()})
             gradients = self.flat("gradient", wrt, plan).views if wrt else {}
             return Program(heads, held, self.feeds(batch, plan), gradients, self.net.context)
 
@@ -149,10 +156,10 @@ class Compiled:
         if not plan.draws:
             return {}
         if batch.index not in self._drawn or self._drawn[batch.index][0] is not batch:
-            made = {}
+            made, dtype = {}, self.dtype or self.net.dtype
             for place, draw in enumerate(plan.draws):
                 generator = np.random.default_rng([self.seed, batch.index, place])
-                made[draw.name] = mx.nd.array(draw.sample(generator), ctx=self.net.context, dtype=self.dtype or self.net.dtype)
+                made[draw.name] = mx.nd.array(draw.sample(generator), ctx=self.net.context, dtype=dtype)
             self._drawn[batch.index] = (batch, made)
         return self._drawn[batch.index][1]
 
@@ -185,7 +192,7 @@ class Compiled:
         return self._cast[id(array)][1]
 
     def _refresh(self) -> None:
-        """Compile anew where a parameter was given another array; copy those that are computed with in another dtype."""
+        """Compile anew where a parameter was given another array; copy those computed with in another dtype."""
         handles = self.net.handles()
         if len(handles) != len(self._handles) or any(a is not b for a, b in zip(handles, self._handles)):
             self._handles = handles

@@ -79,7 +79,7 @@ class Jet:
         return Jet(self.v.reshape(shape), self.d.reshape(*shape, *trailing), self.h.reshape(*shape, *trailing * 2))
 
     @property
-    def T(self) -> Jet:  # noqa: N802  (NumPy's name)
+    def T(self) -> Jet:
         return self._each(lambda a: np.swapaxes(a, 0, 1))
 
     def sum(self, axis: int) -> Jet:
@@ -177,7 +177,7 @@ def _huber(z: Jet, y: np.ndarray) -> Jet:
 
 
 def _kl(log_p: Jet, y: np.ndarray) -> Jet:
-    return (y * (np.log(y + 1e-12) - log_p)).mean(1)
+    return (y * (np.log(y + 1e-12) - log_p)).sum(1)
 
 
 # per-sample losses (N,) of outputs (N, K); labels as each takes them

@@ -40,7 +40,8 @@ def test_activations(name):
 @pytest.mark.parametrize("loss", oracles.LOSSES)
 def test_a_net_against_differences_of_its_values(loss):
     rng = np.random.default_rng(5)
-    layers = [oracles.Layer(2, "tanh"), oracles.Layer(2, pieces=2), oracles.Layer(1, "prelu"), oracles.Layer(2, "sigmoid")]
+    kinds = [dict(units=2, activation="tanh"), dict(units=2, pieces=2), dict(units=1, activation="prelu")]
+    layers = [oracles.Layer(**kind) for kind in kinds] + [oracles.Layer(2, "sigmoid")]
     w, x = rng.normal(size=6 + 12 + 4 + 4), rng.normal(size=(3, 2))
     y = np.array([1, 0, 1]) if loss == "softmax-ce" else rng.uniform(0.1, 0.9, (3, 2))
     jet = oracles.objective(layers, loss, w, x, y)

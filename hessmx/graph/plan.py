@@ -34,17 +34,17 @@ def digest(graph: Graph) -> str:
     return hashlib.sha1(json.dumps([table, graph.heads]).encode()).hexdigest()
 
 
-def make_plan(net: Graph, loss: Graph | None, shapes: Mapping[str, Shape], train: bool) -> Plan:
+def make_plan(net: Graph, loss: Graph | None, shapes: Mapping[str, Shape], train: bool, double: bool = False) -> Plan:
     """Lower both graphs and infer all shapes; `shapes` holds those of parameters, data, labels and constants."""
     with scope():
-        net, net_draws = lower(net, shapes, train)
+        net, net_draws = lower(net, shapes, train, double)
         known = {**shapes, **{draw.name: draw.shape for draw in net_draws}}
         entries = infer_shapes(net, known)
         outputs = tuple(entries[head] for head in net.heads)
         if loss is None:
             return Plan(net, None, known, net_draws, outputs, outputs[0][0] if outputs[0] else 1)
         known.update({f"hessmx_output{i}": shape for i, shape in enumerate(outputs)})
-        loss, loss_draws = lower(loss, known, train)
+        loss, loss_draws = lower(loss, known, train, double)
         known.update({draw.name: draw.shape for draw in loss_draws})
         loss = _per_sample(loss, outputs)
         losses = infer_shapes(loss, known)[loss.heads[0]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from hessmx._mxnet import mx
+from hessmx.graph.lower import ERF_GRADIENT
 from hessmx.graph.rules.kinds import Rule, elementwise
 from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol
@@ -35,9 +36,8 @@ RULES: dict[str, Rule] = {
         "tanh": lambda s: 1 - F.square(s.y),
         "softsign": lambda s: F.square(1 - F.abs(s.y)),
         "hard_sigmoid": lambda s: s.attr("alpha", 0.2) * ((s.y > 0) * (s.y < 1)),
-        "erf": lambda s: 2 / math.sqrt(math.pi) * F.exp(-F.square(s.x)),
+        "erf": lambda s: ERF_GRADIENT * F.exp(-F.square(s.x)),
         "erfinv": lambda s: math.sqrt(math.pi) / 2 * F.exp(F.square(s.y)),
-        "gammaln": lambda s: F.digamma(s.x) if hasattr(F, "digamma") else _digamma(s.x),
         "sin": lambda s: F.cos(s.x),
         "cos": lambda s: -F.sin(s.x),
         "tan": lambda s: 1 + F.square(s.y),
@@ -59,6 +59,7 @@ RULES: dict[str, Rule] = {
         "_maximum_scalar": lambda s: s.x >= s.attr("scalar"),
         "_minimum_scalar": lambda s: s.x <= s.attr("scalar"),
         "_hypot_scalar": lambda s: s.x / s.y,
+        "_contrib_quadratic": lambda s: 2 * s.attr("a", 0.0) * s.x + s.attr("b", 0.0),
     }.items()
 }
 
@@ -110,7 +111,3 @@ def _smooth_l1(s: Site) -> Symbol:
 def _mish(x: Symbol) -> Symbol:
     soft = F.tanh(F.Activation(x, act_type="softrelu"))
     return soft + x * F.sigmoid(x) * (1 - F.square(soft))
-
-
-def _digamma(x: Symbol) -> Symbol:
-    return F._internal._backward_gammaln(F.ones_like(x), x)
