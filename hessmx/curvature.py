@@ -11,12 +11,28 @@ import numpy as np
 from hessmx.algorithms.lanczos import eigenpairs
 from hessmx.algorithms.slq import spectrum
 from hessmx.algorithms.trace import hutchinson
+from hessmx.compiled import Compiled
 from hessmx.data import Batches
 from hessmx.engines import select
-from hessmx.errors import InputError, choose
+from hessmx.errors import EngineError, InputError, choose
+from hessmx.groups import Grouping, grouped
+from hessmx.likelihood import Relabel
 from hessmx.net import Net, Selection
+from hessmx.net import select as select_parameters
 from hessmx.objective import Objective, WeightDecay
-from hessmx.operators import CurvatureOperator, Hessian
+from hessmx.operators import (
+    NTK,
+    BlockDiagonal,
+    CurvatureOperator,
+    Curved,
+    Fisher,
+    GaussNewton,
+    Hessian,
+    Jacobian,
+    MonteCarloFisher,
+    Outer,
+    Residual,
+)
 from hessmx.progress import reporter
 from hessmx.results import Eigenpairs, Estimate, Provenance, Spectrum
 
@@ -60,6 +76,7 @@ class Curvature:
         if not callable(loss):
             raise InputError(f"loss must be a Gluon loss or a callable(output, label), not {type(loss).__name__}")
         self.seed = _checked_seed(seed)
+        self._loss = loss
         self._progress = bool(progress)
         self._net = Net(net, params)
         self._net.check_finite()
@@ -148,10 +165,81 @@ class Curvature:
         """H v (P,): the Hessian of the objective times a vector (P,). Pearlmutter 1994; cost 8 forward passes."""
         return np.asarray(self.hessian.matvec(_vector(v, self.num_params)))
 
+    # -- matrices
+
     @cached_property
-    def hessian(self) -> CurvatureOperator:
-        """The Hessian (P, P) as a SciPy LinearOperator."""
+    def hessian(self) -> Hessian:
+        """The Hessian (P, P) of the objective as a SciPy LinearOperator."""
         return Hessian(self._selected.engine, self._objective)
+
+    @cached_property
+    def ggn(self) -> GaussNewton:
+        """The Gauss-Newton matrix (P, P): the Hessian without the net's own curvature, plus the penalty."""
+        return GaussNewton(self._selected.engine, self._objective)
+
+    @cached_property
+    def residual(self) -> Residual:
+        """Hessian minus Gauss-Newton (P, P)."""
+        return Residual(self._selected.engine, self._objective)
+
+    def fisher(self, kind: str = "empirical", draws: int = 1) -> Curved:
+        """Fisher matrix (P, P) without the penalty.
+
+        "empirical": second moment of the per-sample gradients. "mc": labels drawn from the model, `draws` per sample;
+        scaled, where the loss is a multiple of a log-likelihood, so that its mean over draws is the Gauss-Newton matrix.
+        """
+        if choose("kind", kind, ("empirical", "mc")) == "empirical":
+            return Fisher(self._selected.engine, self._objective)
+        if not isinstance(draws, (int, np.integer)) or draws < 1:
+            raise InputError(f"draws must be a whole number of at least 1, not {draws!r}")
+        relabel = Relabel(self._compiled("the Monte-Carlo Fisher"), self._loss, self.seed)
+        return MonteCarloFisher(self._selected.engine, self._objective, relabel, draws)
+
+    @property
+    def gradient_covariance(self) -> CurvatureOperator:
+        """mean_i g_i g_i' - g g' (P, P): how much the per-sample gradients differ (for reduction "mean", no penalty)."""
+        return self.fisher() - Outer(self._unpenalised_gradient())
+
+    @cached_property
+    def jacobian(self) -> Jacobian:
+        """Jacobian (M, P) of the net's outputs, sample by sample; `.T` is its transpose."""
+        return Jacobian(self._compiled("the Jacobian"), self._batches)
+
+    @property
+    def ntk(self) -> NTK:
+        """J J' (M, M), the empirical neural tangent kernel."""
+        return NTK(self.jacobian)
+
+    def block(self, params: Selection, matrix: str = "hessian") -> Curved:
+        """Diagonal block of a matrix: the parameters given by regex, predicate or list."""
+        return self._curved(matrix).block(tuple(select_parameters(self._net.parameters, params)))
+
+    def blocks(self, by: Grouping = "layer", matrix: str = "hessian") -> dict[str, Curved]:
+        """Diagonal blocks by "layer", "kind" (weight, bias ...), "parameter", a function of the name, or a mapping."""
+        return {name: self._curved(matrix).block(which) for name, which in grouped(self._net.names, by).items()}
+
+    def block_diagonal(self, by: Grouping = "layer", matrix: str = "hessian") -> BlockDiagonal:
+        """The matrix with all but the diagonal blocks set to zero."""
+        return BlockDiagonal(self._curved(matrix), grouped(self._net.names, by))
+
+    def matrix(self, name: str) -> CurvatureOperator:
+        """One of the matrices by name: hessian, ggn, residual, fisher, mc-fisher, ntk."""
+        return _MATRICES[choose("matrix", name, _MATRICES)](self)
+
+    def _curved(self, matrix: str) -> Curved:
+        operator = self.matrix(matrix)
+        if not isinstance(operator, Curved):
+            raise InputError(f"{matrix!r} has no blocks of parameters; it is a matrix over the outputs")
+        return operator
+
+    def _compiled(self, what: str) -> Compiled:
+        if self._selected.compiled is None:
+            raise EngineError(f"{what} needs a net that can be traced; this one is run as it is (engine {self.engine!r})")
+        return self._selected.compiled
+
+    def _unpenalised_gradient(self) -> np.ndarray:
+        total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch))
+        return self._objective.vector(total)
 
     # -- questions
 
@@ -178,16 +266,19 @@ class Curvature:
         provenance = dataclasses.replace(self.provenance(matrix), seed=options["seed"])
         return dataclasses.replace(result, provenance=provenance)
 
-    def matrix(self, name: str) -> CurvatureOperator:
-        """One of the matrices by name."""
-        return _MATRICES[choose("matrix", name, _MATRICES)](self)
-
     def _point(self, at: Any) -> np.ndarray | None:
         return None if at is None else _vector(at, self.num_params)
 
 
 _TRACES: dict[str, Callable[..., Estimate]] = {"hutchinson": hutchinson}
-_MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {"hessian": lambda curv: curv.hessian}
+_MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {
+    "hessian": lambda curv: curv.hessian,
+    "ggn": lambda curv: curv.ggn,
+    "residual": lambda curv: curv.residual,
+    "fisher": lambda curv: curv.fisher(),
+    "mc-fisher": lambda curv: curv.fisher("mc"),
+    "ntk": lambda curv: curv.ntk,
+}
 
 
 def _vector(value: Any, size: int) -> np.ndarray:

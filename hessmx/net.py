@@ -28,13 +28,13 @@ class Net:
         self.block = block
         self.all = dict(block.collect_params().items())
         self._check_initialized()
-        self.parameters = _select(self.all, selection)
+        self.parameters = select(self.all, selection)
         self.names = tuple(self.parameters)
         self.shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
-        ends = np.cumsum(sizes)
+        self.sizes = {name: int(np.prod(shape)) for name, shape in self.shapes.items()}
+        ends = np.cumsum(list(self.sizes.values()))
         self.size = int(ends[-1])
-        self.slices = {name: slice(end - size, end) for name, end, size in zip(self.names, ends, sizes)}
+        self.slices = {name: slice(int(end) - self.sizes[name], int(end)) for name, end in zip(self.names, ends)}
         self.context = next(iter(self.parameters.values())).list_ctx()[0]
         self.dtypes = {name: np.dtype(p.dtype) for name, p in self.parameters.items()}
         self.dtype = np.result_type(np.float32, *self.dtypes.values())
@@ -106,7 +106,7 @@ def _deactivate(block: Any) -> list[tuple[Any, bool]]:
     return found
 
 
-def _select(parameters: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
+def select(parameters: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
     """The chosen parameters in the order of the net; by default all that are trained (grad_req is not null)."""
     if selection is None:
         chosen = {name for name, p in parameters.items() if p.grad_req != "null"}

@@ -7,7 +7,7 @@ depend on how the data is cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Union
+from typing import Any, Callable, Sequence, Union
 
 import numpy as np
 
@@ -46,8 +46,10 @@ class Penalty:
     def value(self, parameters: np.ndarray) -> float:
         return 0.5 * float(self.diagonal @ np.asarray(parameters, np.float64) ** 2) if self.strength else 0.0
 
-    def times(self, vector: np.ndarray) -> np.ndarray | float:
-        return self.diagonal * vector if self.strength else 0.0
+    def times(self, vector: np.ndarray, net: Net, which: Sequence[str]) -> np.ndarray | float:
+        if not self.strength:
+            return 0.0
+        return (self.diagonal if which == net.names else self.diagonal[net.positions(which)]) * vector
 
 
 class Reduction:
@@ -90,9 +92,14 @@ class Objective:
         penalty = self.reduction.of_penalty(self.penalty.value(parameters), self.samples)
         return float(self.reduction.of_sum(total, self.samples) + penalty)
 
-    def vector(self, total: np.ndarray, moved: np.ndarray, penalised: bool = True) -> np.ndarray:
-        """Reduced sum plus the penalty's matrix times `moved` (the parameters for a gradient, v for a product)."""
+    def vector(self, total: np.ndarray, moved: Any = None, which: Sequence[str] | None = None) -> np.ndarray:
+        """Reduced sum over the parameters `which` (all by default), plus the penalty's matrix times `moved`.
+
+        `moved` is the parameters for a gradient, v for a product, None where the penalty does not belong.
+        """
+        which = self.net.names if which is None else which
         result = self.reduction.of_sum(total, self.samples)
-        if penalised:
-            result = result + self.reduction.of_penalty(self.penalty.times(moved), self.samples)
-        return np.asarray(np.broadcast_to(result, (self.net.size,)), dtype=self.net.dtype)
+        if moved is not None:
+            result = result + self.reduction.of_penalty(self.penalty.times(moved, self.net, which), self.samples)
+        size = sum(self.net.sizes[name] for name in which)
+        return np.asarray(np.broadcast_to(result, (size,)), dtype=self.net.dtype)

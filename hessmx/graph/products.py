@@ -84,6 +84,12 @@ def _fisher(p: Parts) -> list[Symbol]:
     return _some([tangent if isinstance(tangent, Zero) else mx.sym.elemwise_mul(mx.sym.BlockGrad(tangent), loss)])
 
 
+def _jvp(p: Parts) -> list[Symbol]:
+    if not _some(p.u):
+        return []
+    return [mx.sym.zeros_like(z) if isinstance(u, Zero) else u for z, u in zip(p.z, p.u)]
+
+
 PRODUCTS: dict[str, Callable[[Parts], list[Symbol]]] = {
     "loss": _loss,
     "gradient": _loss,
@@ -93,5 +99,5 @@ PRODUCTS: dict[str, Callable[[Parts], list[Symbol]]] = {
     "fisher": _fisher,
     "outputs": lambda p: p.z,
     "vjp": lambda p: p.z,
-    "jvp": lambda p: _some(p.u),
+    "jvp": _jvp,
 }

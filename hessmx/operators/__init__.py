@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from hessmx.operators.base import CurvatureOperator, SymmetricOperator
-from hessmx.operators.matrices import Hessian
+from hessmx.operators.base import CurvatureOperator, Outer, SymmetricOperator
+from hessmx.operators.jacobian import NTK, Jacobian
+from hessmx.operators.matrices import (
+    BlockDiagonal,
+    Curved,
+    Fisher,
+    GaussNewton,
+    Hessian,
+    MonteCarloFisher,
+    Residual,
+)
 
-__all__ = ["CurvatureOperator", "Hessian", "SymmetricOperator"]
+__all__ = [
+    "BlockDiagonal",
+    "CurvatureOperator",
+    "Curved",
+    "Fisher",
+    "GaussNewton",
+    "Hessian",
+    "Jacobian",
+    "MonteCarloFisher",
+    "NTK",
+    "Outer",
+    "Residual",
+    "SymmetricOperator",
+]

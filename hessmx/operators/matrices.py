@@ -1,4 +1,4 @@
-"""The matrices of one objective: each is one kind of product (see graph/products.py)."""
+"""The symmetric matrices of one objective: each is one kind of product (see graph/products.py)."""
 
 from __future__ import annotations
 
@@ -6,29 +6,114 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from hessmx.data import Batch
 from hessmx.engines.base import Engine
+from hessmx.likelihood import Relabel
 from hessmx.objective import Objective
 from hessmx.operators.base import SymmetricOperator
 
 
 class Curved(SymmetricOperator):
-    """A symmetric (P, P) matrix of the objective; one product is one pass over the data."""
+    """A symmetric matrix of the objective, over all parameters or the diagonal block of some.
+
+    One product is one pass over the data; a block of late layers costs less, as nothing moves before them.
+    """
 
     kind = ""
     penalised = True  # whether the L2 penalty's matrix belongs to it
 
-    def __init__(self, engine: Engine, objective: Objective):
+    def __init__(self, engine: Engine, objective: Objective, which: Sequence[str] | None = None):
         net = objective.net
-        super().__init__(net.dtype, (net.size, net.size))
+        self.which = net.names if which is None else tuple(which)
+        size = sum(net.sizes[name] for name in self.which)
+        super().__init__(net.dtype, (size, size))
         self.engine, self.objective = engine, objective
 
+    def block(self, which: Sequence[str]) -> Curved:
+        """The diagonal block of the named parameters."""
+        return type(self)(self.engine, self.objective, which)
+
     def _product(self, vector: np.ndarray) -> np.ndarray:
-        objective = self.objective
-        total = objective.add_up(lambda batch: self.engine.product(self.kind, vector, batch, objective.net.names))
-        return objective.vector(total, vector, self.penalised)
+        total = self.objective.add_up(lambda batch: self._term(vector, batch))
+        return self.objective.vector(total, vector if self.penalised else None, self.which)
+
+    def _term(self, vector: np.ndarray, batch: Batch) -> tuple[Any, int]:
+        return self.engine.product(self.kind, vector, batch, self.which)
 
 
 class Hessian(Curved):
     """H of the objective: mean (or sum) of the per-sample losses' Hessians, plus the penalty."""
 
     kind = label = "hessian"
+
+
+class GaussNewton(Curved):
+    """G = mean_i J_i' (d2 l / dz2) J_i, plus the penalty (Schraudolph 2002, section 3)."""
+
+    kind = label = "ggn"
+
+
+class Residual(Curved):
+    """H - G: what the curvature of the net itself adds; mean_i sum_k (dl / dz_k) d2 z_k / dw2."""
+
+    kind = label = "residual"
+    penalised = False
+
+
+class Fisher(Curved):
+    """mean_i g_i g_i' with per-sample gradients g_i, labels as in the data: the gradients' second moment."""
+
+    kind = label = "fisher"
+    penalised = False
+
+
+class MonteCarloFisher(Curved):
+    """mean_i g_i g_i' with labels drawn from the model, `draws` times (Kunstner et al. 2019, section 2).
+
+    The labels are drawn anew in every pass with the same seed: one fixed matrix, no memory for labels.
+    Cost of a product: `draws` products and one forward pass.
+    """
+
+    kind, label = "fisher", "mc-fisher"
+    penalised = False
+
+    def __init__(
+        self,
+        engine: Engine,
+        objective: Objective,
+        relabel: Relabel,
+        draws: int,
+        which: Sequence[str] | None = None,
+    ):
+        super().__init__(engine, objective, which)
+        self.relabel, self.draws = relabel, draws
+
+    def block(self, which: Sequence[str]) -> MonteCarloFisher:
+        return MonteCarloFisher(self.engine, self.objective, self.relabel, self.draws, which)
+
+    def _term(self, vector: np.ndarray, batch: Batch) -> tuple[Any, int]:
+        total: Any = None
+        samples = 0
+        for draw in range(self.draws):
+            value, samples = self.engine.product(self.kind, vector, self.relabel(batch, draw), self.which)
+            if value is not None:
+                total = value / self.draws if total is None else total + value / self.draws
+        return None if total is None else total * self.relabel.scale(batch), samples
+
+
+class BlockDiagonal(SymmetricOperator):
+    """The diagonal blocks of a matrix by groups of parameters, zeros elsewhere. A product costs one per block."""
+
+    label = "block-diagonal"
+
+    def __init__(self, whole: Curved, groups: dict[str, Sequence[str]]):
+        super().__init__(whole.dtype, whole.shape)
+        net = whole.objective.net
+        self.blocks = {name: whole.block(which) for name, which in groups.items()}
+        self._positions = {name: net.positions(which) for name, which in groups.items()}
+
+    def _product(self, vector: np.ndarray) -> np.ndarray:
+        result = np.zeros(self.shape[0], self.dtype)
+        for name, block in self.blocks.items():
+            result[self._positions[name]] = block.matvec(vector[self._positions[name]])
+        return result

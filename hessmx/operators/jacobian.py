@@ -1,0 +1,94 @@
+"""The Jacobian of the net's outputs with respect to the parameters, and the NTK."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+
+from hessmx._mxnet import mx
+from hessmx.compiled import Compiled
+from hessmx.data import Batch, Batches
+from hessmx.graph.plan import Plan
+from hessmx.graph.program import Program
+from hessmx.operators.base import CurvatureOperator, SymmetricOperator
+
+
+class Jacobian(CurvatureOperator):
+    """J (M, P): rows are the outputs of sample 1, 2 ... in the order of the data, no loss, no reduction.
+
+    J v costs 3 forward passes (a tangent forward), J' r one gradient.
+    """
+
+    label = "jacobian"
+
+    def __init__(self, compiled: Compiled, batches: Batches, which: Sequence[str] | None = None):
+        self.compiled, self.batches = compiled, batches
+        net = compiled.net
+        self.which = net.names if which is None else tuple(which)
+        rows = sum(_size(compiled.plan(batch)) for batch in batches)
+        super().__init__(net.dtype, (rows, sum(net.sizes[name] for name in self.which)))
+
+    def _product(self, vector: np.ndarray) -> np.ndarray:
+        parts = []
+        for batch in self.batches:
+            program, plan = self.compiled.program("jvp", batch, self.which, ())
+            if program is None:
+                parts.append(np.zeros(_size(plan), self.dtype))
+                continue
+            self.compiled.flat("tangent", self.which, plan).load(vector)
+            outputs = program.forward(self.compiled.feeds(batch, plan))
+            parts.append(_rows(outputs, plan))
+        return np.concatenate(parts).astype(self.dtype, copy=False)
+
+    def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
+        total = np.zeros(self.shape[1])
+        for piece, program, plan, batch in self._pieces(vector):
+            program.forward(self.compiled.feeds(batch, plan))
+            program.backward(_cotangents(piece, plan, self.compiled))
+            total += self.compiled.flat("gradient", self.which, plan).read()
+        return total.astype(self.dtype)
+
+    def _pieces(self, vector: np.ndarray) -> Iterator[tuple[np.ndarray, Program, Plan, Batch]]:
+        start = 0
+        for batch in self.batches:
+            program, plan = self.compiled.program("vjp", batch, (), self.which)
+            assert program is not None
+            yield vector[start : start + _size(plan)], program, plan, batch
+            start += _size(plan)
+
+
+class NTK(SymmetricOperator):
+    """J J' (M, M), the empirical neural tangent kernel (Jacot et al. 2018). One product: one J' r and one J v."""
+
+    label = "ntk"
+
+    def __init__(self, jacobian: Jacobian):
+        super().__init__(jacobian.dtype, (jacobian.shape[0], jacobian.shape[0]))
+        self.jacobian = jacobian
+
+    def _product(self, vector: np.ndarray) -> np.ndarray:
+        return np.asarray(self.jacobian.matvec(self.jacobian.rmatvec(vector)))
+
+
+def _size(plan: Plan) -> int:
+    return int(sum(np.prod(shape, dtype=np.int64) for shape in plan.output_shapes))
+
+
+def _rows(outputs: Sequence[Any], plan: Plan) -> np.ndarray:
+    """Outputs (N, ...) each, as rows sample by sample."""
+    samples = plan.output_shapes[0][0] if plan.output_shapes[0] else 1
+    return np.concatenate([output.asnumpy().reshape(samples, -1) for output in outputs], axis=1).ravel()
+
+
+def _cotangents(piece: np.ndarray, plan: Plan, compiled: Compiled) -> list[Any]:
+    """The inverse of `_rows`: one array per output."""
+    samples = plan.output_shapes[0][0] if plan.output_shapes[0] else 1
+    table = np.asarray(piece).reshape(samples, -1)
+    arrays, start = [], 0
+    for shape in plan.output_shapes:
+        width = int(np.prod(shape, dtype=np.int64)) // samples
+        values = table[:, start : start + width].reshape(shape)
+        arrays.append(mx.nd.array(values, ctx=compiled.net.context, dtype=compiled.net.dtype))
+        start += width
+    return arrays
