@@ -3,20 +3,17 @@
 What depends on the mode is decided here, once, so that the compiled graph means the same in every run: Dropout
 becomes the identity (predict) or a product with a mask that is drawn outside the graph (train), BatchNorm
 is pinned to its running or its batch statistics. Composite operators (RNN) become the steps they consist of.
-Operators whose own first gradient MXNet has wrong, or has in float32 only, become others that are right.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.graph.kernels import Channels
-from hessmx.graph.node import Graph, Shape, build, infer_shapes, parse
+from hessmx.graph.node import Graph, Shape, infer_shapes, parse
 from hessmx.graph.site import ZERO, Site
 from hessmx.graph.symbols import Symbol, call
 
@@ -92,22 +89,3 @@ def _dropout(s: Site, context: Lowering) -> Sequence[Symbol]:
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(s.x_shapes[0]))
     mask = context.draw(s.node.name, shape, lambda generator: (generator.random(shape) < keep) / keep)
     return [mx.sym.broadcast_mul(s.x, mask) if axes else mx.sym.elemwise_mul(s.x, mask)]
-
-
-@lowers("BatchNorm", "_contrib_SyncBatchNorm", "BatchNorm_v1")
-def _batch_norm(s: Site, context: Lowering) -> Sequence[Symbol] | None:
-    """Running statistics: an affine map. Batch statistics: BatchNorm with momentum 1, which holds the running ones.
-
-    fix_gamma becomes a gamma of ones: MXNet would write ones into the user's parameter.
-    """
-    x, gamma, beta, mean, variance = s.xs
-    if s.attr("fix_gamma", True):
-        gamma = mx.sym.ones_like(gamma)
-    eps = float(np.float32(s.attr("eps", 1e-3)))
-    if context.train and not s.attr("use_global_stats", False):
-        attrs = dict(eps=eps, momentum=1.0, fix_gamma=False, output_mean_var=True, axis=s.attr("axis", 1))
-        return call("BatchNorm", [x, gamma, beta, mean, variance], attrs, s.node.name)
-    r = mx.sym.rsqrt(variance + eps)
-    shape = s.x_shapes[0]
-    y = Channels(shape, s.attr("axis", 1) % len(shape)).affine(x, gamma * r, beta - gamma * r * mean)
-    return [y, mean, r]

@@ -60,7 +60,8 @@ def _per_sample(loss: Graph, outputs: tuple[Shape, ...]) -> Graph:
     index, _ = loss.heads[0]
     node = loss.nodes[index]
     rows = outputs[0][0] if outputs and outputs[0] else 1
-    if rows == 1 or node.op not in ("mean", "sum") or node.attrs.get("axis") not in (None, ()) or node.attrs.get("exclude"):
+    over_all = node.attrs.get("axis") in (None, ()) and not node.attrs.get("exclude")
+    if rows == 1 or node.op not in ("mean", "sum") or not over_all:
         return loss
     batched = Node(node.op, node.name, node.inputs, MappingProxyType({"axis": "0", "exclude": "True"}))
     return Graph((*loss.nodes[:index], batched, *loss.nodes[index + 1 :]), loss.heads)
@@ -69,7 +70,7 @@ def _per_sample(loss: Graph, outputs: tuple[Shape, ...]) -> Graph:
 def _samples(losses: Shape, loss: Graph, outputs: tuple[Shape, ...]) -> int:
     rows = outputs[0][0] if outputs and outputs[0] else 1
     if len(loss.heads) != 1:
-        raise DataError(f"the loss must return one array of per-sample losses, but returned {len(loss.heads)}; add them up")
+        raise DataError(f"the loss must return one array of per-sample losses, not {len(loss.heads)}: add them up")
     if rows > 1 and (not losses or losses == (1,)):
         raise DataError(
             f"the loss returned one value for {rows} samples, expected one value per sample, shape ({rows},): "

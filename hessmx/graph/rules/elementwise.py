@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from hessmx._mxnet import mx
-from hessmx.graph.lower import ERF_GRADIENT
+from hessmx.graph.activations import ERF_GRADIENT
 from hessmx.graph.rules.kinds import Rule, elementwise
 from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol
