@@ -5,8 +5,8 @@ as in `hessmx.reference`. The winner's number is found on a branch without gradi
 `pick`, so the only differentiated operator is linear in its data and a tangent is picked like the value.
 
 Speed. The number of the first maximum is the count of running maxima below the maximum, which elementwise
-operators find faster than `argmax`. Forward + backward at 128 x 240 x 5, float32, one core: this 1.2 ms,
-pick(argmax) 2.3 ms, Pooling 3.1 ms, max 4.0 ms.
+operators find faster than `argmax`. Forward + backward at 128 x 240 x 5, float32, one core, best of 80 in turns:
+this 1.4 ms, pick(argmax) 2.3 ms, Pooling 3.0 ms, max 3.7 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ nn: Any = mx.gluon.nn
 
 
 def _first_winner(F, parts):
-    """Number of the first largest of equally shaped `parts`, and 0 (NaN where a part is NaN)."""
+    """Number of the first largest of equally shaped `parts`, and 0 (NaN where the largest is not finite)."""
     running = list(accumulate(parts, F.maximum))
     largest = running.pop()
     return F.add_n(*[below < largest for below in running]), largest * 0
@@ -39,7 +39,7 @@ def largest_piece(F, z, units: int, pieces: int, like=None):
     if pieces == 1:
         return z
     rows = F.reshape(z, shape=(-1, pieces))
-    # Rows of the transposed matrix are contiguous: five times faster to split than its columns.
+    # The rows of the transposed matrix are contiguous; splitting columns takes five times as long.
     parts = F.split(F.transpose(F.BlockGrad(rows)), num_outputs=pieces, axis=0)
     y = F.reshape(_pick_first(F, rows, parts, 1, (-1,)), shape=(-1, units))
     return y if like is None else F.reshape_like(y, like, lhs_begin=0, lhs_end=1, rhs_begin=0, rhs_end=-1)
