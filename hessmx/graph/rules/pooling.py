@@ -1,0 +1,77 @@
+"""Pooling of all kinds."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Sequence
+
+from hessmx._mxnet import mx
+from hessmx.graph.node import Shape
+from hessmx.graph.rules.kinds import Rule, custom
+from hessmx.graph.site import Site, Tangent
+from hessmx.graph.symbols import Symbol
+
+F = mx.sym
+
+_LOWEST = -3.0e38  # what max pooling sees outside of the image; -inf times 0 would be NaN
+
+
+def _pooling(s: Site) -> Sequence[Tangent]:
+    kind = s.attr("pool_type", "max")
+    if kind == "lp" and s.attr("p_value") != 1:
+        return [_lp_pooling(s)]
+    if kind == "max":
+        return [_max_pooling(s)]
+    return s.again([s.t])
+
+
+def _lp_pooling(s: Site) -> Symbol:
+    """y^(1-p) sum x^(p-1) t; zero where y is, as MXNet has it."""
+    p = int(s.attr("p_value"))
+    inner = s.again([s.t * s.x ** (p - 1)], pool_type="sum", p_value=None)[0]
+    y = s.y + F.BlockGrad(s.y == 0)
+    return inner / y ** (p - 1)
+
+
+def _max_pooling(s: Site) -> Symbol:
+    """The tangent of the entry that MXNet's backward pays: the first one of the window that is equal to the maximum."""
+    last = str(s.attr("layout", "")).endswith("C")
+    x, t = (F.moveaxis(a, -1, 1) if last else a for a in (s.x, s.t))
+    shape, out = (_channels_first(a, last) for a in (s.x_shapes[0], s.y_shapes[0]))
+    windows = (_windows(s, a, shape, out, fill) for a, fill in ((F.BlockGrad(x), _LOWEST), (t, 0)))
+    x, t = windows
+    picked = F.reshape(F.pick(t, F.argmax(x, axis=1), axis=1), shape=out)
+    return F.moveaxis(picked, 1, -1) if last else picked
+
+
+def _channels_first(shape: Shape, last: bool) -> Shape:
+    return (shape[0], shape[-1], *shape[1:-1]) if last else tuple(shape)
+
+
+def _windows(s: Site, x: Symbol, shape: Shape, out: Shape, fill: float) -> Symbol:
+    """(N, C, ...) -> (N C, entries of a window, windows); in 3-D (N C depths, entries, windows of that depth)."""
+    planes, spatial = prod(shape[:2]), shape[2:]
+    if s.attr("global_pool", False):
+        return F.reshape(x, shape=(planes, prod(spatial), 1))
+    kernel = s.attr("kernel")
+    rank = len(kernel)
+    stride, pad = s.attr("stride") or (1,) * rank, s.attr("pad") or (0,) * rank
+    if s.attr("pooling_convention") == "same":
+        pad = tuple(max(0, (o - 1) * q + k - n) // 2 for o, q, k, n in zip(out[2:], stride, kernel, spatial))
+    above = [max(0, (o - 1) * q + k - n - p) for o, q, k, n, p in zip(out[2:], stride, kernel, spatial, pad)]
+    if rank == 1:  # Pad and im2col know images
+        spatial, kernel, stride, pad, above = (1, *spatial), (1, *kernel), (1, *stride), (0, *pad), (0, *above)
+    x = F.reshape(x, shape=(planes, 1, *spatial))
+    if any(pad) or any(above):
+        widths = [w for pair in zip(pad, above) for w in pair]
+        x = F.Pad(x, mode="constant", constant_value=fill, pad_width=(0, 0, 0, 0, *widths))
+    if rank < 3:
+        return F.im2col(x, kernel=kernel, stride=stride)
+    rest = [n + a + b for n, a, b in zip(spatial[1:], pad[1:], above[1:])]
+    ends = [k + (out[2] - 1) * stride[0] + 1 for k in range(kernel[0])]
+    slabs = [F.slice(x, begin=(0, 0, k), end=(None, None, e), step=(1, 1, stride[0])) for k, e in enumerate(ends)]
+    images = [F.reshape(slab, shape=(planes * out[2], 1, *rest)) for slab in slabs]
+    return F.concat(*[F.im2col(image, kernel=kernel[1:], stride=stride[1:]) for image in images], dim=1)
+
+
+RULES: dict[str, Rule] = {op: custom(_pooling) for op in ("Pooling", "Pooling_v1")}
