@@ -89,3 +89,9 @@ def _dropout(s: Site, context: Lowering) -> Sequence[Symbol]:
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(s.x_shapes[0]))
     mask = context.draw(s.node.name, shape, lambda generator: (generator.random(shape) < keep) / keep)
     return [mx.sym.broadcast_mul(s.x, mask) if axes else mx.sym.elemwise_mul(s.x, mask)]
+
+
+@lowers("_zeros", "_ones", "_full")
+def _constant(s: Site, context: Lowering) -> Sequence[Symbol] | None:
+    """Initial states made as Symbols have shape (layers, 0, units): 0 is what the operators around them settle."""
+    return None if 0 not in (s.attr("shape") or ()) else s.again([], shape=s.y_shapes[0])
