@@ -1,0 +1,181 @@
+"""Derivatives of a net's output with respect to its input, sample by sample.
+
+Asked for "the gradient" of a batch of vectors, MXNet returns the gradient of their sum. Here every function says which
+number of each sample is differentiated:
+
+    output=None            the output itself where it is one number a sample, else the sum of its entries
+    output=2 or (0, 3)     that entry
+    output=weights         <weights, z>, weights of the shape of one sample's output
+    output=callable        any per-sample function of the output, such as lambda z: loss(z, y)
+
+Samples must not depend on each other (predict mode is used), so one backward pass serves all of them. x is (N, ...) in the
+shape the net takes; results are NumPy arrays in the net's dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence, Union
+
+import numpy as np
+
+from hessmx._mxnet import mx
+from hessmx.compiled import Compiled
+from hessmx.data import Batch, Batches
+from hessmx.errors import DataError, InputError, UnsupportedOps
+from hessmx.graph.plan import Plan
+from hessmx.graph.program import Program
+from hessmx.graph.tangents import missing_rules
+from hessmx.net import Net
+
+Output = Union[None, int, Sequence[int], np.ndarray, Callable[[Any], Any]]
+_X = "hessmx_data0"
+
+
+def gradient(net: Any, x: Any, output: Output = None) -> np.ndarray:
+    """Gradient (N, *input shape) of one number per sample. One forward and backward pass."""
+    return _Question(net, x, output).gradient()
+
+
+def jacobian(net: Any, x: Any) -> np.ndarray:
+    """Jacobian (N, outputs, *input shape): `outputs` gradients."""
+    question = _Question(net, x, None)
+    count = question.outputs
+    rows = [_Question(net, x, index, question).gradient() for index in np.ndindex(*question.plan.output_shapes[0][1:])]
+    return np.stack(rows, axis=1).reshape(question.samples, count, *question.x.shape[1:])
+
+
+def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
+    """J v (N, *output shape), the change of the output along v (N, *input shape) or (*input shape,). One tangent forward pass."""
+    return _Question(net, x, None).jvp(v)
+
+
+def vjp(net: Any, x: Any, r: Any) -> np.ndarray:
+    """J' r (N, *input shape) for r (N, *output shape) or (*output shape,). One forward and backward pass."""
+    question = _Question(net, x, None)
+    return question.backward("vjp", question.broadcast(r, question.plan.output_shapes[0], "r"), (), _X)
+
+
+def hvp(net: Any, x: Any, v: Any, output: Output = None) -> np.ndarray:
+    """Input Hessian times v: (N, *input shape) for v (N, *input shape) or (*input shape,). One product."""
+    return _Question(net, x, output).hvp(v)
+
+
+def hessian(net: Any, x: Any, output: Output = None) -> np.ndarray:
+    """Input Hessian (N, *input shape, *input shape): one product per entry of the input."""
+    question = _Question(net, x, output)
+    shape = question.x.shape[1:]
+    columns = [question.hvp(unit.reshape(shape)) for unit in np.eye(int(np.prod(shape)))]
+    return np.stack(columns, axis=-1).reshape(question.samples, *shape, *shape)
+
+
+def mixed(net: Any, x: Any, v: Any, output: Output = None, params: Any = None) -> dict[str, np.ndarray]:
+    """d/dw of the derivative of the output along v in the input, summed over samples: parameter name -> its shape.
+
+    With v the unit vector of a pixel this is the influence of that pixel on every weight's gradient. One product.
+    """
+    return _Question(net, x, output, params=params).mixed(v)
+
+
+class _Question:
+    """One net, one batch, one number per sample."""
+
+    def __init__(self, net: Any, x: Any, output: Output, like: _Question | None = None, params: Any = None):
+        self.net = like.net if like else Net(net, params)
+        self.batches = Batches([], self.net.dtype, self.net.context)
+        self.x = like.x if like else _input(self.batches, x)
+        function = output if callable(output) else None
+        self.compiled = like.compiled if like and not function else Compiled(self.net, function, train=False, seed=0)
+        self.batch = like.batch if like else Batch(0, [self.x], [], kept=True)
+        self.plan: Plan = self.compiled.plan(self.batch)
+        self.samples = self.x.shape[0]
+        self.function = function
+        if len(self.plan.output_shapes) != 1 or not self.plan.output_shapes[0] or self.plan.output_shapes[0][0] != self.samples:
+            raise DataError(
+                f"expected a net with one output (N, ...) for {self.samples} samples, "
+                f"but it has outputs of shapes {list(self.plan.output_shapes)}; wrap it in a Block that returns one of them"
+            )
+        self.weights = None if function else self._cotangent(output)
+
+    @property
+    def outputs(self) -> int:
+        return int(np.prod(self.plan.output_shapes[0][1:]))
+
+    def gradient(self) -> np.ndarray:
+        return self.backward("vjp" if self.function is None else "gradient", self.weights, (), _X)
+
+    def hvp(self, v: Any) -> np.ndarray:
+        self._check_rules()
+        return self.backward("jvp" if self.function is None else "hessian", self.weights, v, _X)
+
+    def jvp(self, v: Any) -> np.ndarray:
+        self._check_rules()
+        program, _ = self._program("jvp", (_X,), ())
+        if program is None:
+            return np.zeros(self.plan.output_shapes[0], self.net.dtype)
+        self._load(v)
+        return self._forward(program)[0].asnumpy()
+
+    def mixed(self, v: Any) -> dict[str, np.ndarray]:
+        self._check_rules()
+        names = self.net.names
+        flat = self.backward("jvp" if self.function is None else "hessian", self.weights, v, *names)
+        return {name: flat[self.net.slices[name]].reshape(self.net.shapes[name]) for name in names}
+
+    def backward(self, kind: str, cotangent: Any, v: Any, *wrt: str) -> np.ndarray:
+        """Gradient with respect to `wrt` of <cotangent, heads>; along v in the input unless v is ()."""
+        moving = () if isinstance(v, tuple) and not v else (_X,)
+        program, plan = self._program(kind, moving, wrt)
+        size = self.x.shape if wrt == (_X,) else (self.net.size,)
+        if program is None:
+            return np.zeros(size, self.net.dtype)
+        if moving:
+            self._load(v)
+        self._forward(program)
+        program.backward(None if cotangent is None else [cotangent])
+        return self.compiled.flat("gradient", wrt, plan).read().reshape(size)
+
+    def broadcast(self, value: Any, shape: tuple, name: str) -> Any:
+        """An NDArray of `shape` from a value of that shape or of one sample's."""
+        host = np.asarray(value.asnumpy() if isinstance(value, mx.nd.NDArray) else value)
+        if host.shape not in (shape, shape[1:]) or host.dtype.kind not in "fiub":
+            raise InputError(f"{name} must be real numbers of shape {shape} or, the same for all samples, {shape[1:]}, not {host.shape}")
+        if not np.isfinite(host).all():
+            raise InputError(f"{name} holds NaN or infinite values")
+        return mx.nd.array(np.broadcast_to(host, shape), ctx=self.net.context, dtype=self.net.dtype)
+
+    def _program(self, kind: str, moving: tuple[str, ...], wrt: tuple[str, ...]) -> tuple[Program | None, Plan]:
+        return self.compiled.program(kind, self.batch, moving, wrt)
+
+    def _forward(self, program: Program) -> list[Any]:
+        return program.forward(self.compiled.feeds(self.batch, self.plan))
+
+    def _load(self, v: Any) -> None:
+        values = self.broadcast(v, tuple(self.x.shape), "v").asnumpy().ravel()
+        self.compiled.flat("tangent", (_X,), self.plan).load(values)
+
+    def _cotangent(self, output: Any) -> Any:
+        shape = self.plan.output_shapes[0]
+        if output is None:
+            return mx.nd.ones(shape, ctx=self.net.context, dtype=self.net.dtype)
+        index = (int(output),) if isinstance(output, (int, np.integer)) else output
+        if isinstance(index, tuple) and all(isinstance(i, (int, np.integer)) for i in index):
+            if len(index) != len(shape) - 1 or any(not -n <= i < n for i, n in zip(index, shape[1:])):
+                raise InputError(f"output={output!r} is not an entry of one sample's output, which has shape {shape[1:]}")
+            weights = np.zeros(shape[1:])
+            weights[index] = 1
+            return self.broadcast(weights, shape, "output")
+        return self.broadcast(output, shape, "output")
+
+    def _check_rules(self) -> None:
+        missing = dict(missing_rules(self.plan.net))
+        if self.plan.loss is not None:
+            missing.update(missing_rules(self.plan.loss))
+        if missing:
+            raise UnsupportedOps("reverse-over-forward", missing, "Register rules for them (docs/adding-a-rule.md)")
+
+
+def _input(batches: Batches, x: Any) -> Any:
+    array = batches.array(x, "x")
+    if not array.shape or array.shape[0] == 0:
+        raise DataError(f"x must hold at least one sample on its first axis, but has shape {tuple(array.shape)}")
+    return array
