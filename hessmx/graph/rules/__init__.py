@@ -1,25 +1,35 @@
-"""The rule table: operator name (as in Symbol JSON) -> Rule. One file per family of operators.
+"""The rule table: operator name (as in Symbol JSON) -> Rule. One file per family of operators, each with a table `RULES`.
 
 Where a new rule goes: `elementwise.py` if it is a formula, `linear.py` / `bilinear.py` if it is one word,
-`custom.py` and its neighbours if it needs a function; then a row in tests/cases/ and `scripts/operators/table.py`.
+`custom.py` and its neighbours if it needs a function; `composite.py` if the operator is better replaced by others.
+Then a row in tests/cases/ and in docs/operators.md.
 """
 
 from __future__ import annotations
 
-from hessmx.graph.rules import bilinear, custom, elementwise, linear, nondiff
+from importlib import import_module
+from pkgutil import iter_modules
+
+from hessmx.errors import InputError
+from hessmx.graph.lower import LOWERINGS
 from hessmx.graph.rules.kinds import Rule
 
-_FAMILIES = (linear, bilinear, elementwise, custom)
+FAMILIES = {name: import_module(f"{__name__}.{name}") for _, name, _ in iter_modules(__path__)}
 
 RULES: dict[str, Rule] = {}
-for _family in _FAMILIES:
-    _twice = RULES.keys() & _family.RULES.keys()
-    assert not _twice, f"two rules for {_twice}"
-    RULES.update(_family.RULES)
-
-UNSUPPORTED: dict[str, str] = dict(nondiff.REASONS)
+UNSUPPORTED: dict[str, str] = {}  # operators without a rule on purpose, each with its reason
+for _family in FAMILIES.values():
+    RULES.update(getattr(_family, "RULES", {}))
+    UNSUPPORTED.update(getattr(_family, "REASONS", {}))
 
 
 def register(op: str, rule: Rule) -> None:
-    """Add or replace the rule of an operator of one's own."""
+    """Add or replace the rule of an operator; nets compiled before keep the old one. See docs/adding-a-rule.md."""
+    if not isinstance(rule, Rule):
+        raise InputError(f"expected a Rule for {op}, got {type(rule).__name__}; make one with hessmx.graph.rules.kinds")
     RULES[op] = rule
+
+
+def covered() -> set[str]:
+    """Operators that the exact engine can take: those with a rule, and those replaced by operators with rules."""
+    return set(RULES) | set(LOWERINGS)

@@ -1,4 +1,4 @@
-"""Rules that need a function: softmax and its relatives, extrema, norms, parametrised activations."""
+"""Rules that need a function: softmax and its relatives, parametrised activations."""
 
 from __future__ import annotations
 
@@ -33,27 +33,6 @@ def _log_softmax(s: Site) -> Sequence[Tangent]:
         return [ZERO]
     inner = _sum_back(F.exp(s.y) * s.t, s.attr("axis", -1))
     return [F.broadcast_sub(s.t, inner) * (1 / (s.attr("temperature") or 1.0))]
-
-
-def _extremum(s: Site) -> Sequence[Tangent]:
-    """Sum of the tangents of all tied entries: the adjoint of MXNet's backward, which pays every tie in full."""
-    if not s.moves(0):
-        return [ZERO]
-    axis, keep = s.attr("axis", None), s.attr("keepdims", False)
-    where = dict(axis=axis, exclude=s.attr("exclude", False))
-    peak = s.y if keep else s.again([s.x], keepdims=True)[0]
-    chosen = F.BlockGrad(F.broadcast_equal(s.x, peak))
-    return [F.sum(s.t * chosen, keepdims=keep, **where)]
-
-
-def _norm(s: Site) -> Sequence[Tangent]:
-    """<x, t> / |x| for the 2-norm, <sign x, t> for the 1-norm."""
-    if not s.moves(0):
-        return [ZERO]
-    where = dict(axis=s.attr("axis", None), keepdims=s.attr("keepdims", False))
-    if s.attr("ord", 2) == 1:
-        return [F.sum(F.sign(s.x) * s.t, **where)]
-    return [F.elemwise_div(F.sum(s.x * s.t, **where), s.y)]
 
 
 def _leaky(slope: Formula) -> Formula:
@@ -100,11 +79,6 @@ RULES: dict[str, Rule] = {
     "softmax": custom(_softmax),
     "softmin": custom(_softmax),
     "log_softmax": custom(_log_softmax),
-    "max": custom(_extremum),
-    "min": custom(_extremum),
-    "max_axis": custom(_extremum),
-    "min_axis": custom(_extremum),
-    "norm": custom(_norm),
     "LeakyReLU": custom(_leaky_relu),
     "softmax_cross_entropy": custom(lambda s: _softmax_cross_entropy(s)),
 }

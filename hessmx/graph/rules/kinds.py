@@ -2,7 +2,7 @@
 
     zero          the derivative is zero everywhere it exists (floor, argmax, comparisons)
     linear        linear in the named inputs together: the operator itself, applied to tangents
-    bilinear      linear in each of two inputs: two applications
+    bilinear      linear in each of two (or more) inputs: one application for each
     elementwise   y = f(x1, x2 ...), one formula per input: the partial derivative
     custom        any other function of the Site
 
@@ -16,7 +16,7 @@ from typing import Callable, Sequence
 
 from hessmx._mxnet import mx
 from hessmx.graph.site import ZERO, Site, Tangent, total
-from hessmx.graph.symbols import Symbol
+from hessmx.graph.symbols import Symbol, call
 
 Formula = Callable[[Site], Symbol]
 
@@ -45,6 +45,19 @@ def linear(*args: int, **changes: object) -> Rule:
     return Rule("linear", push)
 
 
+def multilinear(*args: int) -> Rule:
+    """Linear in each of the inputs `args` (all if none is named): one application for each that moves."""
+
+    def push(s: Site) -> Sequence[Tangent]:
+        terms: list[Tangent] = []
+        for i in args or range(len(s.xs)):
+            if s.moves(i):
+                terms += s.again([s.dense(i) if i == k else x for k, x in enumerate(s.xs)])
+        return [total(terms)]
+
+    return Rule("bilinear", push)
+
+
 def same() -> Rule:
     """The tangent goes through as it is: y = x + constant."""
     return Rule("linear", lambda s: [s.t])
@@ -52,15 +65,7 @@ def same() -> Rule:
 
 def bilinear(first: int = 0, second: int = 1) -> Rule:
     """Linear in each of two inputs: f(t1, x2) + f(x1, t2)."""
-
-    def push(s: Site) -> Sequence[Tangent]:
-        terms: list[Tangent] = []
-        for i in (first, second):
-            if s.moves(i):
-                terms += s.again([s.dense(i) if i == k else x for k, x in enumerate(s.xs)])
-        return [total(terms)]
-
-    return Rule("bilinear", push)
+    return multilinear(first, second)
 
 
 def elementwise(*partials: Formula | None) -> Rule:
@@ -78,15 +83,14 @@ def elementwise(*partials: Formula | None) -> Rule:
 
 def times(s: Site, tangent: Symbol, factor: Symbol, index: int) -> Symbol:
     """tangent * factor in the shape of the output; broadcasting only where the shapes differ (it is slow)."""
-    shapes = set(s.x_shapes)
-    if shapes == {s.y_shapes[0]}:
+    if set(s.x_shapes) == {s.y_shapes[0]}:
         return mx.sym.elemwise_mul(tangent, factor)
     return spread(s, mx.sym.broadcast_mul(tangent, factor))
 
 
 def spread(s: Site, value: Symbol) -> Symbol:
-    """Broadcast `value` to the shape of the output (a no-op for MXNet where it has that shape)."""
-    return mx.sym.broadcast_like(value, s.y) if s.y_shapes[0] else value
+    """Broadcast `value` to the shape of the output; unlike broadcast_like, it may have fewer axes."""
+    return call("_npi_broadcast_to", [value], {"shape": s.y_shapes[0]})[0]
 
 
 def custom(push: Callable[[Site], Sequence[Tangent]]) -> Rule:

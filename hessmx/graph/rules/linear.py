@@ -8,33 +8,32 @@ RULES: dict[str, Rule] = {}
 
 # linear in the first input; the others (indices, shapes, masks) do not move
 for _op in """
-    sum mean sum_axis broadcast_axis broadcast_to Reshape Flatten transpose SwapAxis expand_dims squeeze slice
-    slice_axis SliceChannel reverse tile repeat Pad depth_to_space space_to_depth diag cumsum cast_storage _copy
-    negative _mul_scalar _div_scalar broadcast_like reshape_like slice_like _split_v2 pick take batch_take gather_nd
-    scatter_nd SequenceMask SequenceLast SequenceReverse im2col col2im Crop degrees radians Cast amp_cast
+    sum mean broadcast_axis broadcast_to Reshape Flatten transpose SwapAxis expand_dims squeeze slice
+    slice_axis SliceChannel reverse tile repeat depth_to_space space_to_depth diag cast_storage _copy
+    negative _mul_scalar _div_scalar broadcast_like reshape_like slice_like _split_v2 pick take gather_nd
+    scatter_nd SequenceLast SequenceReverse im2col col2im Crop degrees radians Cast amp_cast
     _contrib_BilinearResize2D _contrib_AdaptiveAvgPooling2D _linalg_extractdiag _linalg_makediag
-    _linalg_extracttrian _linalg_maketrian _identity_with_attr_like_rhs _sparse_retain
+    _linalg_extracttrian _linalg_maketrian _identity_with_attr_like_rhs _contrib_div_sqrt_dim
 """.split():
     RULES[_op] = linear()
 
 # linear in all inputs together
 for _op in """
-    elemwise_add elemwise_sub _grad_add add_n Concat stack broadcast_add broadcast_sub _rnn_param_concat amp_multicast
+    elemwise_add elemwise_sub add_n Concat stack broadcast_add broadcast_sub _rnn_param_concat amp_multicast
 """.split():
     RULES[_op] = linear(...)
 
 RULES.update(
     {
         "where": linear(1, 2),
+        "Pad": linear(constant_value=0),
+        "SequenceMask": linear(value=0),
         "_plus_scalar": same(),
         "_minus_scalar": same(),
         "_rminus_scalar": linear(scalar=0),
         "_scatter_plus_scalar": same(),
         "Embedding": linear(1),
         "_contrib_index_copy": linear(0, 2),
-        "_slice_assign": linear(0, 1),
-        "_slice_assign_scalar": linear(scalar=0),
-        "_scatter_set_nd": linear(0, 1),
     }
 )
 

@@ -1,0 +1,290 @@
+"""Operators that are replaced by others before tangents are added: compositions, and those whose gradient MXNet has wrong.
+
+A composition needs no rule of its own, and its gradient is that of its parts. So operators come here that are
+short formulas (densities, moments), and operators whose own first gradient in MXNet is wrong, missing or unsafe.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Sequence
+
+from hessmx._mxnet import mx
+from hessmx.graph.lower import lowers
+from hessmx.graph.rules.special import psi  # noqa: F401  (gammaln of the densities has its rule there)
+from hessmx.graph.site import Site
+from hessmx.graph.symbols import Symbol, call
+
+F = mx.sym
+Formula = Callable[[Site], "Sequence[Symbol]"]
+
+
+def np_call(name: str, *inputs: Symbol, **attrs: Any) -> Symbol:
+    return call(name, inputs, attrs)[0]
+
+
+def composite(*ops: str) -> Callable[[Formula], Formula]:
+    """Register the outputs of `ops` in terms of other operators."""
+
+    def add(formula: Formula) -> Formula:
+        lowers(*ops)(lambda s, context: formula(s))
+        return formula
+
+    return add
+
+
+# -- first gradient missing, wrong, or written over memory that is not there
+
+
+@composite("SequenceLast")
+def _sequence_last(s: Site) -> Sequence[Symbol] | None:
+    """Without lengths MXNet's backward reads indices it never set and writes outside its memory."""
+    if s.attr("use_sequence_length", False):
+        return None
+    axis = s.attr("axis", 0)
+    last = F.slice_axis(s.x, axis=axis, begin=-1, end=None)
+    return [F.squeeze(last, axis=axis)]
+
+
+@composite("_grad_add")
+def _grad_add(s: Site) -> Sequence[Symbol]:
+    return [F.elemwise_add(s.xs[0], s.xs[1])]
+
+
+@composite("batch_take")
+def _batch_take(s: Site) -> Sequence[Symbol]:
+    return [F.pick(s.x, s.xs[1], axis=1)]
+
+
+@composite("khatri_rao")
+def _khatri_rao(s: Site) -> Sequence[Symbol]:
+    """Column-wise Kronecker product of matrices with k columns."""
+    result = s.x
+    for x in s.xs[1:]:
+        pairs = F.broadcast_mul(F.expand_dims(result, axis=1), F.expand_dims(x, axis=0))
+        result = F.reshape(pairs, shape=(-3, 0))
+    return [result]
+
+
+def _moments(s: Site, axes: Any, keepdims: bool) -> tuple[Symbol, Symbol]:
+    mean = np_call("_npi_mean", s.x, axis=axes, keepdims=True)
+    spread = F.square(F.broadcast_sub(s.x, mean))
+    return np_call("_npi_mean", s.x, axis=axes, keepdims=keepdims), np_call(
+        "_npi_mean", spread, axis=axes, keepdims=keepdims
+    )
+
+
+@composite("moments")
+def _mean_and_variance(s: Site) -> Sequence[Symbol]:
+    return list(_moments(s, s.attr("axes", None), s.attr("keepdims", False)))
+
+
+@composite("_npi_var", "_npi_std")
+def _variance(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient is zero."""
+    axes = s.attr("axis", None)
+    axes = (axes,) if isinstance(axes, int) else axes
+    shape = s.x_shapes[0]
+    count = math.prod(shape if axes is None else [shape[axis] for axis in axes])
+    _, variance = _moments(s, axes, s.attr("keepdims", False))
+    scaled = variance * (count / (count - s.attr("ddof", 0)))
+    return [scaled if s.node.op == "_npi_var" else F.sqrt(scaled)]
+
+
+@composite("_npi_average")
+def _average(s: Site) -> Sequence[Symbol]:
+    """With `returned`, MXNet's own gradient leaves out the sum of the weights."""
+    axes, shape = s.attr("axis", None), s.x_shapes[0]
+    if not s.attr("weighted", True):
+        count = math.prod(shape if axes is None else [shape[a] for a in ((axes,) if isinstance(axes, int) else axes)])
+        mean = np_call("_npi_mean", s.x, axis=axes)
+        return [mean, F.ones_like(mean) * count]
+    weights = s.xs[1]
+    if s.x_shapes[1] != shape:  # one weight for each position along one axis
+        axis = axes if isinstance(axes, int) else axes[0]
+        layout = [1] * len(shape)
+        layout[axis] = shape[axis]
+        weights = np_call("_npi_broadcast_to", F.reshape(weights, shape=tuple(layout)), shape=shape)
+    weight = np_call("_np_sum", weights, axis=axes)
+    return [F.broadcast_div(np_call("_np_sum", F.elemwise_mul(s.x, weights), axis=axes), weight), weight]
+
+
+@composite("_npi_eigh", "_npi_eigvalsh")
+def _eigh(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient is zero."""
+    u, values = call("_linalg_syevd", [s.x if s.attr("UPLO", "L") == "L" else F.SwapAxis(s.x, dim1=-2, dim2=-1)])
+    return [values, F.SwapAxis(u, dim1=-2, dim2=-1)] if s.node.op == "_npi_eigh" else [values]
+
+
+@composite("_npi_where_lscalar", "_npi_where_rscalar")
+def _where_scalar(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient is that of the other branch. `lscalar`: where(condition, scalar, x)."""
+    constant = F.ones_like(s.xs[1]) * s.attr("scalar", 0.0)
+    branches = [constant, s.xs[1]] if s.node.op == "_npi_where_lscalar" else [s.xs[1], constant]
+    return [np_call("_npi_where", s.xs[0], *branches)]
+
+
+@composite("_npi_rot90")
+def _rot90(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient turns the wrong way for odd k."""
+    turns, (first, second) = s.attr("k", 1) % 4, s.attr("axes", (0, 1))
+    if turns == 0:
+        return [np_call("_np_copy", s.x)]
+    if turns == 2:
+        return [F.reverse(s.x, axis=(first, second))]
+    if turns == 1:
+        return [F.SwapAxis(F.reverse(s.x, axis=second), dim1=first, dim2=second)]
+    return [F.reverse(F.SwapAxis(s.x, dim1=first, dim2=second), axis=second)]
+
+
+@composite("_npi_rarctan2_scalar")
+def _reversed_arctan2(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient is that of arctan2(x, scalar)."""
+    return [np_call("_npi_arctan2", F.ones_like(s.x) * s.attr("scalar"), s.x)]
+
+
+@composite("_npi_copysign_scalar", "_npi_rcopysign_scalar")
+def _copysign(s: Site) -> Sequence[Symbol]:
+    """MXNet has no gradient for these."""
+    constant = F.ones_like(s.x) * s.attr("scalar")
+    return [np_call("_npi_copysign", *([s.x, constant] if s.node.op == "_npi_copysign_scalar" else [constant, s.x]))]
+
+
+@composite("_np_atleast_1d", "_np_atleast_2d", "_np_atleast_3d")
+def _at_least(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient is zero."""
+    return [np_call("_np_reshape", x, newshape=shape) for x, shape in zip(s.xs, s.y_shapes)]
+
+
+@composite("_npi_solve")
+def _solve_vector(s: Site) -> Sequence[Symbol] | None:
+    """MXNet's own backward refuses one right-hand side without a second axis."""
+    if len(s.x_shapes[1]) != len(s.x_shapes[0]) - 1:
+        return None
+    return [F.squeeze(np_call("_npi_solve", s.x, F.expand_dims(s.xs[1], axis=-1)), axis=-1)]
+
+
+@composite("_npi_tensorinv")
+def _tensorinv(s: Site) -> Sequence[Symbol]:
+    rows = math.prod(s.x_shapes[0][: s.attr("ind", 2)])
+    square = np_call("_np_reshape", s.x, newshape=(rows, rows))
+    return [np_call("_np_reshape", F.linalg.inverse(square), newshape=s.y_shapes[0])]
+
+
+@composite("_npi_tensorsolve")
+def _tensorsolve(s: Site) -> Sequence[Symbol]:
+    shape, axes = s.x_shapes[0], s.attr("a_axes", ()) or ()
+    moved = [axis % len(shape) for axis in ((axes,) if isinstance(axes, int) else axes)]
+    order = [axis for axis in range(len(shape)) if axis not in moved] + moved
+    a = F.transpose(s.x, axes=tuple(order)) if moved else s.x
+    rows = math.prod(s.x_shapes[1])
+    columns = np_call("_np_reshape", s.xs[1], newshape=(rows, 1))
+    return [
+        np_call(
+            "_np_reshape",
+            np_call("_npi_solve", np_call("_np_reshape", a, newshape=(rows, rows)), columns),
+            newshape=s.y_shapes[0],
+        )
+    ]
+
+
+@composite("_npi_polyval")
+def _polyval(s: Site) -> Sequence[Symbol]:
+    """Horner's scheme."""
+    result = None
+    for i in range(s.x_shapes[0][0]):
+        coefficient = np_call("_np_reshape", F.slice_axis(s.xs[0], axis=0, begin=i, end=i + 1), newshape=())
+        term = F.broadcast_add(F.zeros_like(s.xs[1]), coefficient)
+        result = term if result is None else F.elemwise_mul(result, s.xs[1]) + term
+    return [result]
+
+
+_PAD_ROWS = {
+    "edge": lambda i, n: min(max(i, 0), n - 1),
+    "reflect": lambda i, n: abs((i + n - 1) % (2 * n - 2) - (n - 1)) if n > 1 else 0,
+    "symmetric": lambda i, n: min(i % (2 * n), 2 * n - 1 - i % (2 * n)),
+}
+
+
+@composite("_npi_pad")
+def _pad(s: Site) -> Sequence[Symbol] | None:
+    """MXNet has a gradient for mode 'constant' only; the others are rows taken along each axis."""
+    rows = _PAD_ROWS.get(s.attr("mode", "constant"))
+    if rows is None:
+        return None
+    result = s.x
+    for axis, ((before, after), size) in enumerate(zip(s.attr("pad_width"), s.x_shapes[0])):
+        if before or after:
+            pieces = [rows(i, size) for i in range(-before, size + after)]
+            result = F.Concat(*[F.slice_axis(result, axis=axis, begin=k, end=k + 1) for k in pieces], dim=axis)
+    return [result]
+
+
+# -- densities: sample (..., n), parameters (...)
+
+
+def _density(log_density: Callable[..., Symbol]) -> Formula:
+    def outputs(s: Site) -> Sequence[Symbol]:
+        missing = len(s.x_shapes[0]) - len(s.x_shapes[1])
+        parameters = [F.expand_dims(p, axis=-1) if missing else p for p in s.xs[1:]]
+        value = log_density(s.x, *parameters)
+        return [value if s.attr("is_log", False) else F.exp(value)]
+
+    return outputs
+
+
+def _log_normal(x: Symbol, mu: Symbol, sigma: Symbol) -> Symbol:
+    scaled = F.broadcast_div(F.broadcast_sub(x, mu), sigma)
+    return F.broadcast_sub(-0.5 * F.square(scaled), F.log(sigma) + 0.5 * math.log(2 * math.pi))
+
+
+def _log_gamma(x: Symbol, alpha: Symbol, beta: Symbol) -> Symbol:
+    constant = alpha * F.log(beta) - F.gammaln(alpha)
+    return F.broadcast_add(F.broadcast_mul(alpha - 1, F.log(x)) - F.broadcast_mul(beta, x), constant)
+
+
+def _log_exponential(x: Symbol, rate: Symbol) -> Symbol:
+    return F.broadcast_sub(F.log(rate), F.broadcast_mul(rate, x))
+
+
+def _log_poisson(x: Symbol, rate: Symbol) -> Symbol:
+    return F.broadcast_sub(F.broadcast_mul(x, F.log(rate)), rate) - F.gammaln(x + 1)
+
+
+def _log_uniform(x: Symbol, low: Symbol, high: Symbol) -> Symbol:
+    """MXNet does not look whether x is inside."""
+    return F.broadcast_sub(F.zeros_like(x), F.log(high - low))
+
+
+def _log_negative_binomial(x: Symbol, k: Symbol, p: Symbol) -> Symbol:
+    constant = k * F.log(p) - F.gammaln(k)
+    varying = F.gammaln(F.broadcast_add(x, k)) - F.gammaln(x + 1) + F.broadcast_mul(x, F.log(1 - p))
+    return F.broadcast_add(varying, constant)
+
+
+def _log_generalized_negative_binomial(x: Symbol, mu: Symbol, alpha: Symbol) -> Symbol:
+    return _log_negative_binomial(x, 1 / alpha, 1 / (mu * alpha + 1))
+
+
+for _name, _formula in {
+    "normal": _log_normal,
+    "gamma": _log_gamma,
+    "exponential": _log_exponential,
+    "poisson": _log_poisson,
+    "uniform": _log_uniform,
+    "negative_binomial": _log_negative_binomial,
+    "generalized_negative_binomial": _log_generalized_negative_binomial,
+}.items():
+    composite(f"_random_pdf_{_name}")(_density(_formula))
+
+
+@composite("_random_pdf_dirichlet")
+def _dirichlet(s: Site) -> Sequence[Symbol]:
+    """sample (..., n, k), alpha (..., k)."""
+    alpha = s.xs[1]
+    if len(s.x_shapes[0]) != len(s.x_shapes[1]):
+        alpha = F.expand_dims(alpha, axis=-2)
+    powers = F.sum(F.broadcast_mul(alpha - 1, F.log(s.x)), axis=-1)
+    constant = F.gammaln(F.sum(alpha, axis=-1)) - F.sum(F.gammaln(alpha), axis=-1)
+    value = F.broadcast_add(powers, constant)
+    return [value if s.attr("is_log", False) else F.exp(value)]
