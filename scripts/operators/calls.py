@@ -56,7 +56,7 @@ class Operator:
             values[i] = value
         inputs = [array(value, self.case) for value in values]
         chosen = [inputs[i] for i in self.case.moving]
-        stype = "row_sparse" if self.case.attributes.get("sparse_grad") == "True" or "Sparse" in self.case.op else None
+        stype = "row_sparse" if self.case.sparse else None
         for x in chosen:
             x.attach_grad(stype=stype) if stype else x.attach_grad()
         return inputs, chosen

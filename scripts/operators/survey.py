@@ -1,6 +1,6 @@
 """Measures what MXNet does with the first and second gradient of every row of tests/cases, into survey.json.
 
-    python scripts/operators/survey.py [--only WORD ...]
+    python scripts/operators/survey.py [--only OPERATOR ...]
 
 Trying a double backward can kill the process, so a worker does it; it is started again when it dies, and a row on
 which it died is tried once more alone: only a row that kills a fresh process is recorded as a crash.
@@ -20,6 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from hessmx._mxnet import mx  # noqa: E402
+from scripts.operators.registry import describe  # noqa: E402
+from scripts.operators.registry import names as registry_names  # noqa: E402
 from tests.cases import CASES  # noqa: E402
 
 OUTPUT = Path(__file__).with_name("survey.json")
@@ -30,9 +33,9 @@ SECONDS = 60.0
 class Worker:
     """A child process that measures rows; `ask` gives the record, or how the child ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.operators.worker"],
+            [sys.executable, "-m", f"scripts.operators.{module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -43,7 +46,7 @@ class Worker:
         self.lines: queue.Queue = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         if self.lines.get(timeout=SECONDS) is None:
-            raise RuntimeError("the worker does not start: run python -m scripts.operators.worker to see why")
+            raise RuntimeError(f"the worker does not start: run python -m scripts.operators.{module} to see why")
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -82,17 +85,17 @@ def _missing_stage(record: dict) -> str:
 def survey(names: list[str]) -> dict[str, dict]:
     """Records by row name."""
     records: dict[str, dict] = {}
-    worker = Worker()
+    worker = Worker("worker")
     for done, name in enumerate(names):
         record, alive = worker.ask(name)
         if not alive:
             worker.stop()
-            worker = Worker()
+            worker = Worker("worker")
             record, alive = worker.ask(name)
             if not alive:
                 process = worker.stop()
                 record = {**record, _missing_stage(record): "crashes", "why": process}
-                worker = Worker()
+                worker = Worker("worker")
             else:
                 record = {**record, "after": f"row {names[done - 1]} or one before it damaged the process"}
         record.pop("name", None)
@@ -103,6 +106,24 @@ def survey(names: list[str]) -> dict[str, dict]:
     return records
 
 
+def registry() -> dict[str, dict]:
+    """By canonical operator name: aliases, and whether a gradient is registered. Backward operators are left out."""
+    aliases: dict[str, list[str]] = {}
+    for name in registry_names():
+        aliases.setdefault(describe(name)[0], []).append(name)
+    worker = Worker("registry")
+    found = {}
+    for name in sorted(n for n in aliases if "backward" not in n):
+        record, alive = worker.ask(name)
+        if not alive:
+            worker.stop()
+            worker = Worker("registry")
+        gradient = record.get("gradient", "unknown: the process dies")
+        found[name] = {"aliases": sorted(set(aliases[name]) - {name}), "gradient": gradient}
+    worker.stop()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="measure these operators again, keep the other records")
@@ -111,7 +132,8 @@ def main() -> None:
     known = json.loads(OUTPUT.read_text())["rows"] if only and OUTPUT.exists() else {}
     measured = {**known, **survey(chosen)}
     rows = {case.name: measured[case.name] for case in CASES if case.name in measured}
-    OUTPUT.write_text(json.dumps({"mxnet": "1.9.1", "rows": rows}, indent=1, sort_keys=True) + "\n")
+    found = {"mxnet": mx.__version__, "registry": registry(), "rows": rows}
+    OUTPUT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ FAMILIES = (
     "loss",
     "rnn",
     "contrib",
+    "image",
     "random",
     "numpy_elementwise",
     "numpy_arrays",

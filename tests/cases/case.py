@@ -131,6 +131,7 @@ class Case:
     train     whether the operator runs in train mode
     symmetric indices of inputs that are symmetric matrices: only symmetric directions and symmetrised gradients count
     kink      the draw sits where the derivative jumps: no comparison with differences
+    random    the operator draws its outputs itself: no comparison either
     first     what MXNet's own gradient is, where it is not right: one of FIRST
     dtype     "float32" for operators whose CPU kernel takes nothing wider
     seed      another draw, where the first one happens to lie on a kink
@@ -144,6 +145,7 @@ class Case:
     train: bool = False
     symmetric: tuple = ()
     kink: bool = False
+    random: bool = False
     first: str = ""
     dtype: str = "float64"
     seed: int = 0
@@ -164,6 +166,11 @@ class Case:
         return (
             self.wrt if self.wrt is not None else tuple(i for i, a in enumerate(self.inputs) if a.floating or self.kink)
         )
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the gradient must be a row_sparse array."""
+        return self.attributes.get("sparse_grad") == "True" or self.op == "_contrib_SparseEmbedding"
 
     @property
     def attributes(self) -> dict:

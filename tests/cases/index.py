@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.cases.case import Case, index, literal, real
 
+IDS = index(3, high=5)
+TABLE = {"input_dim": 5, "output_dim": 4, "dtype": "float32"}
 LENGTHS = literal([1.0, 3.0])
 
 ROWS = [
@@ -29,16 +31,8 @@ ROWS = [
         "one_hot", (index(3, high=4),), {"depth": 4, "on_value": 2.0, "off_value": -1.0, "dtype": "float64"}, wrt=(0,)
     ),
     Case("Embedding", (index(2, 3, high=5), real(5, 4)), {"input_dim": 5, "output_dim": 4, "dtype": "float64"}),
-    Case(
-        "Embedding",
-        (index(3, high=5), real(5, 4)),
-        {"input_dim": 5, "output_dim": 4, "dtype": "float64", "sparse_grad": True},
-    ),
-    Case(
-        "_contrib_SparseEmbedding",
-        (index(3, high=5), real(5, 4)),
-        {"input_dim": 5, "output_dim": 4, "dtype": "float64"},
-    ),
+    Case("Embedding", (IDS, real(5, 4)), {**TABLE, "sparse_grad": True}, dtype="float32"),
+    Case("_contrib_SparseEmbedding", (IDS, real(5, 4)), TABLE, dtype="float32"),
     Case("SequenceMask", (real(3, 2, 2), LENGTHS), {"use_sequence_length": True, "value": -1.0}),
     Case("SequenceMask", (real(2, 3, 2), LENGTHS), {"use_sequence_length": True, "axis": 1}),
     Case("SequenceMask", (real(3, 2, 2),)),

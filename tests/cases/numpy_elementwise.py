@@ -46,6 +46,8 @@ SCALAR = {
 }
 
 WORDS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
+INTEGERS = Array((3,), "index", 1, 9, dtype="int32")
+INTEGER_BINARY = ("bitwise_and", "bitwise_or", "bitwise_xor", "lcm")
 MASK = literal([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
 
 ROWS = (
@@ -65,7 +67,7 @@ ROWS = (
         Case("_npi_copysign_scalar", (real(2, 3),), scalar(-0.7), first="raises"),
         Case("_npi_rcopysign_scalar", (real(2, 3),), scalar(0.7), first="raises"),
         Case("_npi_rarctan2_scalar", (positive(2, 3),), scalar(0.7), first="wrong"),
-        Case("_npi_mod", (positive(2, 3), Array((2, 3), "above_one"))),
+        Case("_npi_mod", (positive(2, 3), Array((2, 3), "above_one")), seed=1),
         Case("_npi_mod", (positive(2, 1), Array((3,), "above_one"))),
         Case("_npi_nan_to_num", (real(2, 3),)),
         Case("_npi_where", (MASK, real(2, 3), real(2, 3))),
@@ -78,4 +80,7 @@ ROWS = (
         Case("_np_copy", (real(2, 3),)),
         Case("_npi_full_like", (real(2, 3),), {"fill_value": 2.0}),
     ]
+    + [Case("_npi_bitwise_not", (INTEGERS,), wrt=(0,))]
+    + [Case(f"_npi_{op}", (INTEGERS, INTEGERS), wrt=(0, 1)) for op in INTEGER_BINARY]
+    + [Case(f"_npi_{op}_scalar", (INTEGERS,), {"scalar": 6, "is_int": True}, wrt=(0,)) for op in INTEGER_BINARY]
 )

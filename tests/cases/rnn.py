@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cases.case import Case, literal, real
 
 GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
+SEEDS = {("rnn_relu", 2, True): 1}  # draws whose units are all away from their kinks
 STEPS, BATCH, INPUT, HIDDEN = 3, 2, 2, 2
 
 
@@ -22,7 +23,8 @@ def _row(mode: str, layers: int = 1, bidirectional: bool = False, train: bool = 
     states = (real(layers * directions, BATCH, HIDDEN),) * (2 if mode == "lstm" else 1)
     inputs = (real(STEPS, BATCH, INPUT), real(_size(mode, layers, directions)), *states)
     table = {"state_size": HIDDEN, "num_layers": layers, "mode": mode, "state_outputs": True, "p": 0.0}
-    return Case("RNN", inputs, {**table, "bidirectional": bidirectional, **attrs}, train=train)
+    seed = SEEDS.get((mode, layers, bidirectional), 0)
+    return Case("RNN", inputs, {**table, "bidirectional": bidirectional, **attrs}, train=train, seed=seed)
 
 
 ROWS = [
