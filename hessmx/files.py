@@ -26,6 +26,7 @@ from hessmx.results import Result, from_dict
 PathLike = Union[str, "os.PathLike[str]"]
 
 _PARAMS_MAGIC = (0x112).to_bytes(8, "little")
+_RESULT_MODULES = ("hessmx.landscape", "hessmx.check", "hessmx.coverage")  # they define results of their own
 _INLINE = 1000  # arrays with more entries go to the npz beside the JSON
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # JSON has no such numbers
 
@@ -190,6 +191,8 @@ def save(result: Result, path: PathLike) -> Path:
 
 def load(path: PathLike) -> Any:
     """The result that `save` wrote."""
+    for module in _RESULT_MODULES:
+        importlib.import_module(module)
     try:
         data = _lenient(json.loads(_read_bytes(path)))
     except ValueError as error:

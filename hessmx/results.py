@@ -224,6 +224,16 @@ class Layers(Result):
     provenance: Provenance = field(default_factory=Provenance)
 
 
+@dataclass(frozen=True, eq=False)
+class InputGradients(Result):
+    """Gradients of one number per sample with respect to that sample's input."""
+
+    inputs: np.ndarray  # (N, *input shape)
+    gradients: np.ndarray  # (N, *input shape)
+    output: str  # which number
+    provenance: Provenance = field(default_factory=Provenance)
+
+
 def from_dict(data: dict[str, Any]) -> Any:
     """The result that `to_dict` wrote."""
     kinds = {c.__name__: c for c in (Provenance, *_subclasses(Result))}

@@ -5,7 +5,7 @@ Every function takes the Axes to draw on, or makes a Figure of its own: `save(fi
 
 from hessmx.figures.canvas import save
 from hessmx.figures.eigen import eigenvalues
-from hessmx.figures.inputs import saliency
+from hessmx.figures.inputs import input_gradients, saliency
 from hessmx.figures.landscape import line, plane
 from hessmx.figures.layers import layers
 from hessmx.figures.matrix import matrix
@@ -16,6 +16,7 @@ __all__ = [
     "density",
     "eigenvalues",
     "estimate",
+    "input_gradients",
     "layers",
     "line",
     "log_density",

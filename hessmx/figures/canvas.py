@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from hessmx.results import Provenance
 
 POSITIVE, NEGATIVE, MODEL, FAINT = "#1f5a96", "#b3262e", "#e08214", "#8a8a8a"
-MATRIX_NAMES = {"ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix", "unknown": "matrix"}
+MATRIX_NAMES = {
+    "hessian": "Hessian",
+    "ggn": "Gauss-Newton matrix",
+    "residual": "Hessian minus Gauss-Newton matrix",
+    "fisher": "empirical Fisher matrix",
+    "mc-fisher": "Monte-Carlo Fisher matrix",
+    "ntk": "neural tangent kernel",
+    "unknown": "matrix",
+}
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
@@ -49,7 +57,7 @@ def caption(p: Provenance) -> str:
 
 
 def matrix_name(p: Provenance) -> str:
-    return MATRIX_NAMES.get(p.matrix, p.matrix.capitalize())
+    return MATRIX_NAMES.get(p.matrix, p.matrix)
 
 
 def legend(ax: Axes, **options: Any) -> None:

@@ -21,8 +21,10 @@ def line(result: LandscapeLine, ax: Axes | None = None) -> Axes:
     if finite.size:
         low, high = min(finite.min(), result.loss), max(finite.max(), result.loss)
         room = 0.35 * (high - low) or abs(high) or 1.0
-        ax.set_ylim(max(low - room, min(low, float(result.model.min())) - 0.08 * room), high + room)
-    ax.set_xlabel(f"distance along {result.label}, in units of its length {result.direction_norm:.3g}")
+        ax.set_ylim(max(low - room, min(low, float(result.model.min())) - 0.12 * room), high + room)
+    unit = abs(result.direction_norm - 1) < 1e-4
+    ax.set_xlabel(f"distance along {result.label}" if unit else f"multiple of {result.label} (length "
+                  f"{result.direction_norm:.3g})")
     ax.set_ylabel("loss")
     legend(ax, loc="upper center")
     return titled(ax, f"Loss along {result.label}", result.provenance)

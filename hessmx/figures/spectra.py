@@ -21,8 +21,7 @@ def density(spectrum: Spectrum, ax: Axes | None = None, points: int = 1500) -> A
     margin = 4 * spectrum.default_width()
     grid = np.linspace(low - margin, high + margin, points)
     values, error = spectrum.density(grid), np.nan_to_num(spectrum.density_stderr(grid))
-    floor = 0.1 * spectrum.weights[spectrum.weights > 0].min() / spectrum.default_width()
-    floor = max(floor, values.max() * 1e-9)
+    floor = min(0.02 / (spectrum.dim * spectrum.default_width()), values.max() * 1e-2)  # a fiftieth of one eigenvalue
     band = np.maximum(values - error, floor), np.maximum(values + error, floor)
     ax.fill_between(grid, *band, color=POSITIVE, alpha=0.25, linewidth=0)
     ax.plot(grid, np.maximum(values, floor), color=POSITIVE, linewidth=1.5)
@@ -67,7 +66,7 @@ def log_density(spectrum: Spectrum, axes: tuple[Axes, Axes] | None = None, point
 
 def spectrum(result: Spectrum) -> Figure:
     """Both views on one sheet, with the numbers that tell how much to believe."""
-    figure = new_figure(7.2, 7.4)
+    figure = new_figure(7.6, 7.4)
     above, below = cast("tuple[Figure, Figure]", figure.subfigures(2, 1, height_ratios=(1.15, 1)))
     density(result, above.add_subplot())
     left, right = below.subplots(1, 2)
