@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Union
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
@@ -100,17 +100,20 @@ def opposite_notes(values: np.ndarray) -> list[str]:
     return []
 
 
-def rademacher(seed: int | None, index: int, dim: int) -> np.ndarray:
-    """Random signs, probe number `index` of a seed; probes do not depend on how many are drawn."""
-    return np.random.default_rng([_entropy(seed), index]).integers(0, 2, dim) * 2.0 - 1.0
+Index = Union[int, "tuple[int, int]"]  # number of a random vector, or (stream, number)
 
 
-def gaussian(seed: int | None, index: int, dim: int) -> np.ndarray:
-    """Standard normal vector, probe number `index` of a seed."""
-    return np.random.default_rng([_entropy(seed), index]).standard_normal(dim)
+def rademacher(seed: int, index: Index, dim: int) -> np.ndarray:
+    """Random signs, vector number `index` of a seed; it does not depend on how many are drawn."""
+    return _generator(seed, index).integers(0, 2, dim) * 2.0 - 1.0
 
 
-def _entropy(seed: int | None) -> int:
-    if seed is None:
-        raise InputError("seed must be a whole number of at least 0, not None; results are to be repeatable")
-    return positive_int("seed", seed, 0)
+def gaussian(seed: int, index: Index, dim: int) -> np.ndarray:
+    """Standard normal vector number `index` of a seed."""
+    return _generator(seed, index).standard_normal(dim)
+
+
+def _generator(seed: int, index: Index) -> np.random.Generator:
+    """Vector (stream, number) is (..., stream, number) in NumPy's seed sequence; streams never meet."""
+    stream, number = index if isinstance(index, tuple) else (0, index)
+    return np.random.default_rng([positive_int("seed", seed, 0), stream, number])
