@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cached_property
 from typing import Any, Callable
 
 import numpy as np
 
-from hessmx.algorithms.lanczos import eigenpairs
-from hessmx.algorithms.slq import spectrum
-from hessmx.algorithms.trace import hutchinson
 from hessmx.compiled import Compiled
 from hessmx.data import Batches
 from hessmx.engines import select
@@ -33,13 +29,13 @@ from hessmx.operators import (
     Outer,
     Residual,
 )
-from hessmx.progress import reporter
-from hessmx.results import Eigenpairs, Estimate, Provenance, Spectrum
+from hessmx.questions import Questions
+from hessmx.results import Provenance
 
 MODES = ("predict", "train")
 
 
-class Curvature:
+class Curvature(Questions):
     """Second-order answers for `net` under `loss` on `data`.
 
     net           any Gluon Block, hybridized or not, or SymbolBlock; left as it was found
@@ -185,8 +181,8 @@ class Curvature:
     def fisher(self, kind: str = "empirical", draws: int = 1) -> Curved:
         """Fisher matrix (P, P) without the penalty.
 
-        "empirical": second moment of the per-sample gradients. "mc": labels drawn from the model, `draws` per sample;
-        scaled, where the loss is a multiple of a log-likelihood, so that its mean over draws is the Gauss-Newton matrix.
+        "empirical": second moment of the per-sample gradients. "mc": labels drawn from the model, `draws` per sample,
+        and scaled where the loss is a multiple of a log-likelihood: their mean over draws is the Gauss-Newton matrix.
         """
         if choose("kind", kind, ("empirical", "mc")) == "empirical":
             return Fisher(self._selected.engine, self._objective)
@@ -215,7 +211,7 @@ class Curvature:
         return self._curved(matrix).block(tuple(select_parameters(self._net.parameters, params)))
 
     def blocks(self, by: Grouping = "layer", matrix: str = "hessian") -> dict[str, Curved]:
-        """Diagonal blocks by "layer", "kind" (weight, bias ...), "parameter", a function of the name, or a mapping."""
+        """Diagonal blocks by "layer", "kind" (weight, bias), "parameter", a function of the name, or a mapping."""
         return {name: self._curved(matrix).block(which) for name, which in grouped(self._net.names, by).items()}
 
     def block_diagonal(self, by: Grouping = "layer", matrix: str = "hessian") -> BlockDiagonal:
@@ -234,43 +230,19 @@ class Curvature:
 
     def _compiled(self, what: str) -> Compiled:
         if self._selected.compiled is None:
-            raise EngineError(f"{what} needs a net that can be traced; this one is run as it is (engine {self.engine!r})")
+            raise EngineError(
+                f"{what} needs a net that can be traced; this one is run as it is (engine {self.engine!r})"
+            )
         return self._selected.compiled
 
     def _unpenalised_gradient(self) -> np.ndarray:
         total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch))
         return self._objective.vector(total)
 
-    # -- questions
-
-    def eigenpairs(
-        self, k: int = 1, which: str = "LA", method: str = "lanczos", matrix: str = "hessian", **options: Any
-    ) -> Eigenpairs:
-        """k eigenpairs, from the top (LA), bottom (SA), by magnitude (LM) or both ends (BE); see algorithms.eigenpairs."""
-        return self._ask(eigenpairs, matrix, k=k, which=which, method=method, **options)
-
-    def trace(self, method: str = "hutchinson", matrix: str = "hessian", **options: Any) -> Estimate:
-        """Trace with standard error; see algorithms.hutchinson."""
-        return self._ask(_TRACES[choose("method", method, _TRACES)], matrix, **options)
-
-    def spectrum(self, matrix: str = "hessian", **options: Any) -> Spectrum:
-        """Spectral distribution by stochastic Lanczos quadrature; see algorithms.spectrum."""
-        return self._ask(spectrum, matrix, **options)
-
-    def _ask(self, algorithm: Callable[..., Any], matrix: str, **options: Any) -> Any:
-        """Run an algorithm on one of the matrices with this object's seed and progress; stamp the result."""
-        options.setdefault("seed", self.seed)
-        with reporter(self._progress, f"{algorithm.__name__} of {matrix}") as report:
-            options.setdefault("progress", report)
-            result = algorithm(self.matrix(matrix), **options)
-        provenance = dataclasses.replace(self.provenance(matrix), seed=options["seed"])
-        return dataclasses.replace(result, provenance=provenance)
-
     def _point(self, at: Any) -> np.ndarray | None:
         return None if at is None else _vector(at, self.num_params)
 
 
-_TRACES: dict[str, Callable[..., Estimate]] = {"hutchinson": hutchinson}
 _MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {
     "hessian": lambda curv: curv.hessian,
     "ggn": lambda curv: curv.ggn,
@@ -284,7 +256,7 @@ _MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {
 def _vector(value: Any, size: int) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" or array.shape != (size,):
-        raise InputError(f"expected a vector of {size} real numbers, shape ({size},), not shape {array.shape}, dtype {array.dtype}")
+        raise InputError(f"expected a vector of real numbers, shape ({size},), not {array.shape} of {array.dtype}")
     if not np.isfinite(array).all():
         raise InputError(f"the vector holds {int((~np.isfinite(array)).sum())} NaN or infinite value(s)")
     return array.astype(np.float64)

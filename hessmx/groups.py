@@ -23,7 +23,7 @@ _NAMED: dict[str, Callable[[str], str]] = {"layer": layer, "kind": kind, "parame
 
 
 def grouped(names: Sequence[str], by: Grouping) -> dict[str, tuple[str, ...]]:
-    """Group name -> parameter names, in the order of the net; `by` is "layer", "kind", "parameter", a function or a mapping."""
+    """Group name -> parameter names, in the order of the net."""
     if isinstance(by, Mapping):
         return {group: _known(group, chosen, names) for group, chosen in by.items()}
     if isinstance(by, str):
@@ -37,5 +37,7 @@ def grouped(names: Sequence[str], by: Grouping) -> dict[str, tuple[str, ...]]:
 def _known(group: str, chosen: Any, names: Sequence[str]) -> tuple[str, ...]:
     wrong = [name for name in chosen if name not in names]
     if wrong or not chosen:
-        raise ParameterError(f"group {group!r} must list some of the parameters {', '.join(names[:8])}, not {wrong or 'none'}")
+        raise ParameterError(
+            f"group {group!r} must list some of the parameters {', '.join(names[:8])}, not {wrong or 'none'}"
+        )
     return tuple(name for name in names if name in set(chosen))

@@ -8,8 +8,8 @@ number of each sample is differentiated:
     output=weights         <weights, z>, weights of the shape of one sample's output
     output=callable        any per-sample function of the output, such as lambda z: loss(z, y)
 
-Samples must not depend on each other (predict mode is used), so one backward pass serves all of them. x is (N, ...) in the
-shape the net takes; results are NumPy arrays in the net's dtype.
+Samples must not depend on each other (predict mode is used), so one backward pass serves all of them. x is (N, ...)
+in the shape the net takes; results are NumPy arrays in the net's dtype.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def jacobian(net: Any, x: Any) -> np.ndarray:
 
 
 def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
-    """J v (N, *output shape), the change of the output along v (N, *input shape) or (*input shape,). One tangent forward pass."""
+    """J v (N, *output shape) for v (N, *input shape) or (*input shape,). One tangent forward pass."""
     return _Question(net, x, None).jvp(v)
 
 
@@ -80,19 +80,19 @@ class _Question:
     """One net, one batch, one number per sample."""
 
     def __init__(self, net: Any, x: Any, output: Output, like: _Question | None = None, params: Any = None):
-        self.net = like.net if like else Net(net, params)
-        self.batches = Batches([], self.net.dtype, self.net.context)
-        self.x = like.x if like else _input(self.batches, x)
         function = output if callable(output) else None
-        self.compiled = like.compiled if like and not function else Compiled(self.net, function, train=False, seed=0)
-        self.batch = like.batch if like else Batch(0, [self.x], [], kept=True)
+        self.net: Net = like.net if like else Net(net, params)
+        self.x: Any = like.x if like else _input(Batches([], self.net.dtype, self.net.context), x)
+        self.compiled: Compiled = like.compiled if like else Compiled(self.net, function, train=False, seed=0)
+        self.batch: Batch = like.batch if like else Batch(0, [self.x], [], kept=True)
         self.plan: Plan = self.compiled.plan(self.batch)
         self.samples = self.x.shape[0]
         self.function = function
-        if len(self.plan.output_shapes) != 1 or not self.plan.output_shapes[0] or self.plan.output_shapes[0][0] != self.samples:
+        shapes = self.plan.output_shapes
+        if len(shapes) != 1 or shapes[0][:1] != (self.samples,):
             raise DataError(
-                f"expected a net with one output (N, ...) for {self.samples} samples, "
-                f"but it has outputs of shapes {list(self.plan.output_shapes)}; wrap it in a Block that returns one of them"
+                f"expected a net with one output (N, ...) for {self.samples} samples, but it has outputs of shapes "
+                f"{list(shapes)}; wrap it in a Block that returns one of them"
             )
         self.weights = None if function else self._cotangent(output)
 
@@ -138,7 +138,8 @@ class _Question:
         """An NDArray of `shape` from a value of that shape or of one sample's."""
         host = np.asarray(value.asnumpy() if isinstance(value, mx.nd.NDArray) else value)
         if host.shape not in (shape, shape[1:]) or host.dtype.kind not in "fiub":
-            raise InputError(f"{name} must be real numbers of shape {shape} or, the same for all samples, {shape[1:]}, not {host.shape}")
+            expected = f"{shape} or, the same for all samples, {shape[1:]}"
+            raise InputError(f"{name} must be real numbers of shape {expected}, not {host.shape}")
         if not np.isfinite(host).all():
             raise InputError(f"{name} holds NaN or infinite values")
         return mx.nd.array(np.broadcast_to(host, shape), ctx=self.net.context, dtype=self.net.dtype)
@@ -160,7 +161,9 @@ class _Question:
         index = (int(output),) if isinstance(output, (int, np.integer)) else output
         if isinstance(index, tuple) and all(isinstance(i, (int, np.integer)) for i in index):
             if len(index) != len(shape) - 1 or any(not -n <= i < n for i, n in zip(index, shape[1:])):
-                raise InputError(f"output={output!r} is not an entry of one sample's output, which has shape {shape[1:]}")
+                raise InputError(
+                    f"output={output!r} is not an entry of one sample's output, which has shape {shape[1:]}"
+                )
             weights = np.zeros(shape[1:])
             weights[index] = 1
             return self.broadcast(weights, shape, "output")

@@ -64,7 +64,9 @@ class Relabel:
         assert program is not None
         outputs = program.forward(self.compiled.feeds(batch, plan))
         if len(outputs) != 1 or isinstance(batch.labels, (list, tuple)):
-            raise EngineError("the Monte-Carlo Fisher needs a net with one output and one label; use fisher('empirical') or ggn")
+            raise EngineError(
+                "the Monte-Carlo Fisher needs a net with one output and one label; use fisher('empirical') or ggn"
+            )
         z = outputs[0].asnumpy().astype(np.float64)
         generator = np.random.default_rng([self.seed, batch.index, draw, 0xF15])
         labels = self._draw(self.loss, z, batch.labels.asnumpy(), generator)

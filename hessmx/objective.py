@@ -55,7 +55,7 @@ class Penalty:
 class Reduction:
     """From the sum over samples to the objective: divided by their number ("mean") or not ("sum").
 
-    The penalty belongs to the mean; with "sum" it is multiplied by the number of samples, so that sum = N mean holds for all.
+    The penalty belongs to the mean; with "sum" it is multiplied by the number of samples: sum = N mean holds for all.
     """
 
     def __init__(self, kind: str):

@@ -15,6 +15,7 @@ from hessmx.operators.matrices import (
 )
 
 __all__ = [
+    "NTK",
     "BlockDiagonal",
     "CurvatureOperator",
     "Curved",
@@ -23,7 +24,6 @@ __all__ = [
     "Hessian",
     "Jacobian",
     "MonteCarloFisher",
-    "NTK",
     "Outer",
     "Residual",
     "SymmetricOperator",

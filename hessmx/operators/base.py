@@ -79,11 +79,11 @@ class CurvatureOperator(LinearOperator):
         return _wrapped(result) if isinstance(result, LinearOperator) else result
 
     @property
-    def T(self) -> Any:  # noqa: N802  (SciPy's name)
+    def T(self) -> Any:
         return _wrapped(self._transpose(), self)
 
     @property
-    def H(self) -> Any:  # noqa: N802  (SciPy's name; all matrices here are real)
+    def H(self) -> Any:
         return self.T
 
     def __repr__(self) -> str:
@@ -183,7 +183,13 @@ def _indices(chosen: Any, size: int, what: str) -> np.ndarray:
     indices = np.atleast_1d(np.asarray(chosen))
     if indices.dtype == bool and indices.shape == (size,):
         indices = np.flatnonzero(indices)
-    if indices.ndim != 1 or indices.dtype.kind not in "iu" or indices.size == 0 or indices.min() < 0 or indices.max() >= size:
+    if (
+        indices.ndim != 1
+        or indices.dtype.kind not in "iu"
+        or indices.size == 0
+        or indices.min() < 0
+        or indices.max() >= size
+    ):
         raise InputError(f"{what} must be whole numbers from 0 to {size - 1} (or {size} booleans), not {chosen!r}")
     return indices
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class BlockDiagonal(SymmetricOperator):
 
     label = "block-diagonal"
 
-    def __init__(self, whole: Curved, groups: dict[str, Sequence[str]]):
+    def __init__(self, whole: Curved, groups: Mapping[str, Sequence[str]]):
         super().__init__(whole.dtype, whole.shape)
         net = whole.objective.net
         self.blocks = {name: whole.block(which) for name, which in groups.items()}
