@@ -3,15 +3,16 @@
 The fused operator gives the states h_t of all steps. With them the gates of all steps are one matrix product, their
 derivatives are arrays over all steps, and what is left step by step is the linear recurrence of the tangents alone:
 
-    th_t = K_t * (R th_{t-1}) + what does not depend on th_{t-1}         (K_t * summed over the gates)
+    th_t = sum over gates K_t * (R th_{t-1}) + what does not depend on th_{t-1}
 
-so that a product costs a handful of operators per step. Names: W, R and two biases bw, br are the layer's parameters;
-`past` is h_{t-1} for all t; T steps, N samples, H units.
+Gates are kept apart from the start (rows of the parameters), as splitting along a later axis is slow.
+Names: W, R and two biases bw, br are the layer's parameters; `past` is h_{t-1} for all t; T steps, N samples, H units.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from typing import Sequence
 
 from hessmx._mxnet import mx
@@ -25,34 +26,43 @@ F = mx.sym
 GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
 
 
-def split(value: Symbol, count: int, axis: int, squeeze: bool = False) -> list[Symbol]:
-    return call("SliceChannel", [value], {"num_outputs": count, "axis": axis, "squeeze_axis": squeeze})
+def split(value: Symbol, count: int, squeeze: bool = False) -> list[Symbol]:
+    """Equal parts along axis 0; along any other axis MXNet is ten times slower."""
+    return call("SliceChannel", [value], {"num_outputs": count, "axis": 0, "squeeze_axis": squeeze})
 
 
-def unpack(flat: Symbol, shapes: Sequence[tuple]) -> list[Symbol]:
-    """The arrays that a flat vector holds one after the other."""
-    starts = [0]
-    for shape in shapes[:-1]:
-        starts.append(starts[-1] + shape[0] * (shape[1] if len(shape) > 1 else 1))
-    parts = call("_split_v2", [flat], {"indices": tuple(starts), "axis": 0, "squeeze_axis": False, "sections": 0})
-    return [part if len(shape) == 1 else F.reshape(part, shape=shape) for part, shape in zip(parts, shapes)]
+def unpack(flat: Symbol, shapes: Sequence[tuple], unit: int) -> list[Symbol]:
+    """The arrays that a flat vector holds one after the other; their sizes are multiples of `unit`.
+
+    Slices of rows: a vector is copied entry by entry, a matrix row by row.
+    """
+    table, start, parts = F.reshape(flat, shape=(-1, unit)), 0, []
+    for shape in shapes:
+        end = start + prod(shape) // unit
+        parts.append(F.reshape(F.slice_axis(table, axis=0, begin=start, end=end), shape=shape))
+        start = end
+    return parts
 
 
 class _Layer:
-    """The parts of the layer at a Site, and its products over all steps."""
+    """The parts of the layer at a Site, gate by gate, and its products over all steps."""
 
     def __init__(self, s: Site):
         if s.attr("num_layers") != 1 or s.attr("bidirectional", False):
             raise GraphError(f"RNN at {s.node.name} was not lowered to single layers")
-        self.steps, _, width = s.x_shapes[0]
-        hidden, self.gates = s.attr("state_size"), GATES[s.attr("mode")]
-        self.rows = self.gates * hidden
-        shapes = [(self.rows, width), (self.rows, hidden), (self.rows,), (self.rows,)]
-        self.x, self.tx = s.x, s.t
-        self.w, self.r, self.bw, self.br = unpack(s.xs[1], shapes)
-        self.tw, self.tr, self.tbw, self.tbr = unpack(s.dense(1), shapes) if s.moves(1) else [ZERO] * 4
+        self.steps, _, self.width = s.x_shapes[0]
+        self.units, self.gates = s.attr("state_size"), GATES[s.attr("mode")]
+        self.x, self.tx = F.identity(s.x), s.t  # the backward of RNN cannot add to the gradient of its data
+        self.w, self.r, self.bw, self.br = self._parameters(s.xs[1])
+        self.tw, self.tr, self.tbw, self.tbr = self._parameters(s.dense(1)) if s.moves(1) else [[ZERO] * self.gates] * 4
         self.states = s.y
         self.h0, self.th0 = s.xs[2], _state(s, 2)
+
+    def _parameters(self, flat: Symbol) -> list[list[Symbol]]:
+        """W, R, bw, br, each split into its gates."""
+        rows = self.gates * self.units
+        parts = unpack(flat, [(rows, self.width), (rows, self.units), (rows,), (rows,)], self.units)
+        return [split(part, self.gates) for part in parts]
 
     @cached_property
     def past(self) -> Symbol:
@@ -63,40 +73,37 @@ class _Layer:
 
     def _times(self, x: Symbol, weight: Symbol, bias: Symbol | None = None) -> Symbol:
         more = () if bias is None else (bias,)
-        return F.FullyConnected(x, weight, *more, num_hidden=self.rows, no_bias=bias is None, flatten=False)
+        return F.FullyConnected(x, weight, *more, num_hidden=self.units, no_bias=bias is None, flatten=False)
 
-    @cached_property
-    def into(self) -> Symbol:
-        """W x_t + bw, (T, N, gates H)."""
-        return self._times(self.x, self.w, self.bw)
+    def into(self) -> list[Symbol]:
+        """W x_t + bw, (T, N, H) for each gate."""
+        return [self._times(self.x, w, b) for w, b in zip(self.w, self.bw)]
 
-    @cached_property
-    def back(self) -> Symbol:
-        """R h_{t-1} + br, (T, N, gates H)."""
-        return self._times(self.past, self.r, self.br)
+    def back(self) -> list[Symbol]:
+        """R h_{t-1} + br, (T, N, H) for each gate."""
+        return [self._times(self.past, r, b) for r, b in zip(self.r, self.br)]
 
-    @cached_property
-    def t_into(self) -> Tangent:
-        """Tangent of `into`."""
-        terms: list[Tangent] = [] if isinstance(self.tx, Zero) else [self._times(self.tx, self.w)]
-        return total(terms if self.tw is ZERO else [*terms, self._times(self.x, self.tw, self.tbw)])
+    def t_into(self) -> list[Tangent]:
+        """Tangents of `into`."""
+        moved = [ZERO if isinstance(self.tx, Zero) else self._times(self.tx, w) for w in self.w]
+        return [
+            total([first, ZERO if isinstance(tw, Zero) else self._times(self.x, tw, tb)])
+            for first, tw, tb in zip(moved, self.tw, self.tbw)
+        ]
 
-    @cached_property
-    def t_back(self) -> Tangent:
-        """Tangent of `back`, but for R th_{t-1}."""
-        return ZERO if self.tr is ZERO else self._times(self.past, self.tr, self.tbr)
+    def t_back(self) -> list[Tangent]:
+        """Tangents of `back`, but for R th_{t-1}."""
+        return [ZERO if isinstance(tr, Zero) else self._times(self.past, tr, tb) for tr, tb in zip(self.tr, self.tbr)]
 
-    def again(self, th: Tangent, factor: Symbol) -> list[Tangent]:
-        """factor * (R th), gate by gate, (N, H) each."""
-        return [] if isinstance(th, Zero) else split(factor * self._times(th, self.r), self.gates, 1)
-
-    def gate(self, value: Symbol) -> list[Symbol]:
-        """(T, N, gates H) -> one (T, N, H) for each gate."""
-        return split(value, self.gates, 2)
+    def again(self, th: Tangent, factors: Sequence[Symbol]) -> list[Tangent]:
+        """factor * (R th), (N, H) for each gate."""
+        if isinstance(th, Zero):
+            return [ZERO] * self.gates
+        return [factor * self._times(th, r) for factor, r in zip(factors, self.r)]
 
     def step(self, value: Tangent) -> list[Tangent]:
-        """(T, N, ...) -> one (N, ...) for each step."""
-        return [ZERO] * self.steps if isinstance(value, Zero) else split(value, self.steps, 0, squeeze=True)
+        """(T, N, H) -> one (N, H) for each step."""
+        return [ZERO] * self.steps if isinstance(value, Zero) else split(value, self.steps, squeeze=True)
 
 
 def _state(s: Site, index: int) -> Tangent:
@@ -114,6 +121,19 @@ def _sum(terms: Sequence[Tangent]) -> Tangent:
     return F.add_n(*present) if len(present) > 2 else total(present)
 
 
+def _plus(first: Tangent, second: Tangent) -> Tangent:
+    return total([first, second])
+
+
+def _sigmoid(x: Symbol) -> Symbol:
+    """Through the fast kernel: F.sigmoid takes four times as long."""
+    return F.Activation(x, act_type="sigmoid")
+
+
+def _tanh(x: Symbol) -> Symbol:
+    return F.Activation(x, act_type="tanh")
+
+
 def _outputs(s: Site, tangents: list[Tangent], *last: Tangent) -> list[Tangent]:
     """Tangents of all states (T, N, H), and of the last ones (1, N, H) where the operator returns them."""
     if all(t is ZERO for t in tangents):
@@ -128,10 +148,10 @@ def _plain(s: Site) -> Sequence[Tangent]:
     """h = f(W x + bw + R h' + br)."""
     layer = _Layer(s)
     slope = layer.states > 0 if s.attr("mode") == "rnn_relu" else 1 - F.square(layer.states)
-    slopes, fixed = layer.step(slope), layer.step(_scaled(slope, total([layer.t_into, layer.t_back])))
+    fixed = _scaled(slope, total([*layer.t_into(), *layer.t_back()]))
     th, tangents = layer.th0, []
-    for k, rest in zip(slopes, fixed):
-        th = total([*layer.again(th, k), rest])
+    for k, rest in zip(layer.step(slope), layer.step(fixed)):
+        th = total([*layer.again(th, [k]), rest])
         tangents.append(th)
     return _outputs(s, tangents, th)
 
@@ -139,24 +159,22 @@ def _plain(s: Site) -> Sequence[Tangent]:
 def _lstm(s: Site) -> Sequence[Tangent]:
     """c = f c' + i g, h = o tanh(c), with gates i, f, g, o in this order."""
     layer = _Layer(s)
-    i, f, g, o = layer.gate(layer.into + layer.back)
-    i, f, g, o = F.sigmoid(i), F.sigmoid(f), F.tanh(g), F.sigmoid(o)
+    i, f, g, o = (x + h for x, h in zip(layer.into(), layer.back()))
+    i, f, g, o = _sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o)
+    new = i * g
     cells = [F.reshape(s.xs[3], shape=(-3, 0))]
     forget = layer.step(f)
-    for keep, new in zip(forget, layer.step(i * g)):
-        cells.append(keep * cells[-1] + new)
-    end = F.tanh(F.stack(*cells[1:], axis=0))
-    before = F.stack(*cells[:-1], axis=0)
-    k = F.concat(g * (i - i * i), before * (f - f * f), i * (1 - F.square(g)), end * (o - o * o), dim=2)
-    fixed = _scaled(k, total([layer.t_into, layer.t_back]))
-    into_c, into_h = ZERO, ZERO
-    if fixed is not ZERO:
-        *three, into_h = layer.gate(fixed)
-        into_c = F.add_n(*three)
+    for keep, add in zip(forget, layer.step(new)):
+        cells.append(keep * cells[-1] + add)
+    end, kept = _tanh(F.stack(*cells[1:], axis=0)), f * F.stack(*cells[:-1], axis=0)
+    # dc/di, dc/df, dc/dg, dh/do times the slopes of the gates' activations; h = o tanh(c) is known
+    k = [new - new * i, kept - kept * f, i - new * g, layer.states - layer.states * o]
+    *three, into_h = map(_scaled, k, map(_plus, layer.t_into(), layer.t_back()))
+    factors = zip(*map(layer.step, k))
+    rest = zip(layer.step(_sum(three)), layer.step(into_h))
     th, tc, tangents = layer.th0, _state(s, 3), []
-    steps = zip(layer.step(k), forget, layer.step(o * (1 - F.square(end))), layer.step(into_c), layer.step(into_h))
-    for factor, keep, out, rest_c, rest_h in steps:
-        *three, last = layer.again(th, factor) or [ZERO] * 4
+    for factor, keep, out, (rest_c, rest_h) in zip(factors, forget, layer.step(o - layer.states * end), rest):
+        *three, last = layer.again(th, factor)
         tc = _sum([*three, _scaled(keep, tc), rest_c])
         th = _sum([last, _scaled(out, tc), rest_h])
         tangents.append(th)
@@ -166,17 +184,15 @@ def _lstm(s: Site) -> Sequence[Tangent]:
 def _gru(s: Site) -> Sequence[Tangent]:
     """n = tanh(W x + bw + r (R h' + br)), h = (1 - z) n + z h', with gates r, z, n in this order."""
     layer = _Layer(s)
-    (xr, xz, xn), (hr, hz, hn) = layer.gate(layer.into), layer.gate(layer.back)
-    r, z = F.sigmoid(xr + hr), F.sigmoid(xz + hz)
-    n = F.tanh(xn + r * hn)
+    (xr, xz, xn), (hr, hz, hn) = layer.into(), layer.back()
+    r, z = _sigmoid(xr + hr), _sigmoid(xz + hz)
+    n = _tanh(xn + r * hn)
     kn = (1 - z) * (1 - F.square(n))
     kr, kz = kn * hn * (r - r * r), (layer.past - n) * (z - z * z)
-    k = F.concat(kr, kz, kn * r, dim=2)
-    parts = [_scaled(F.concat(kr, kz, kn, dim=2), layer.t_into), _scaled(k, layer.t_back)]
-    fixed = total(parts)
-    rests = layer.step(fixed if fixed is ZERO else F.add_n(*layer.gate(fixed)))
+    k = [kr, kz, kn * r]
+    fixed = _sum([*map(_scaled, [kr, kz, kn], layer.t_into()), *map(_scaled, k, layer.t_back())])
     th, tangents = layer.th0, []
-    for factor, keep, rest in zip(layer.step(k), layer.step(z), rests):
+    for factor, keep, rest in zip(zip(*map(layer.step, k)), layer.step(z), layer.step(fixed)):
         th = _sum([*layer.again(th, factor), _scaled(keep, th), rest])
         tangents.append(th)
     return _outputs(s, tangents, th)
