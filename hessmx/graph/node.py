@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Callable, Mapping, Sequence
 
 from hessmx._mxnet import mx
+from hessmx.errors import GraphError
 from hessmx.graph.symbols import Symbol, call
 
 Entry = tuple  # (node index, output index)
@@ -108,4 +109,6 @@ def infer_shapes(graph: Graph, known: Mapping[str, Shape]) -> dict[Entry, Shape]
     outputs = build(graph, variables)
     entries = [(i, j) for i, used in sorted(graph.used_outputs.items()) for j in used]
     _, shapes, _ = mx.sym.Group([outputs[i][j] for i, j in entries]).infer_shape()
+    if shapes is None:
+        raise GraphError("MXNet cannot infer the shapes of this graph (np.hstack and np.dstack: use np.concatenate)")
     return dict(zip(entries, shapes))

@@ -1,4 +1,4 @@
-"""The rule table: operator name (as in Symbol JSON) -> Rule. One file per family of operators, each with a table `RULES`.
+"""The rule table: operator name (as in Symbol JSON) -> Rule. One file per family, each with a table `RULES`.
 
 Where a new rule goes: `elementwise.py` if it is a formula, `linear.py` / `bilinear.py` if it is one word,
 `custom.py` and its neighbours if it needs a function; `composite.py` if the operator is better replaced by others.

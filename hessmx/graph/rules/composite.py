@@ -1,4 +1,4 @@
-"""Operators that are replaced by others before tangents are added: compositions, and those whose gradient MXNet has wrong.
+"""Operators that are replaced by others before tangents are added.
 
 A composition needs no rule of its own, and its gradient is that of its parts. So operators come here that are
 short formulas (densities, moments), and operators whose own first gradient in MXNet is wrong, missing or unsafe.
@@ -11,7 +11,7 @@ from typing import Any, Callable, Sequence
 
 from hessmx._mxnet import mx
 from hessmx.graph.lower import lowers
-from hessmx.graph.rules.special import psi  # noqa: F401  (gammaln of the densities has its rule there)
+from hessmx.graph.rules.kinds import shaped
 from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol, call
 
@@ -99,14 +99,13 @@ def _average(s: Site) -> Sequence[Symbol]:
         count = math.prod(shape if axes is None else [shape[a] for a in ((axes,) if isinstance(axes, int) else axes)])
         mean = np_call("_npi_mean", s.x, axis=axes)
         return [mean, F.ones_like(mean) * count]
-    weights = s.xs[1]
-    if s.x_shapes[1] != shape:  # one weight for each position along one axis
+    weights, weight = s.xs[1], np_call("_np_sum", s.xs[1], axis=axes)
+    if tuple(s.x_shapes[1]) != tuple(shape):  # one weight for each position along one axis
         axis = axes if isinstance(axes, int) else axes[0]
         layout = [1] * len(shape)
         layout[axis] = shape[axis]
-        weights = np_call("_npi_broadcast_to", F.reshape(weights, shape=tuple(layout)), shape=shape)
-    weight = np_call("_np_sum", weights, axis=axes)
-    return [F.broadcast_div(np_call("_np_sum", F.elemwise_mul(s.x, weights), axis=axes), weight), weight]
+        weights, weight = shaped(weights, layout), np_call("_np_sum", weights)
+    return [F.broadcast_div(np_call("_np_sum", F.broadcast_mul(s.x, weights), axis=axes), weight), weight]
 
 
 @composite("_npi_eigh", "_npi_eigvalsh")
@@ -153,7 +152,45 @@ def _copysign(s: Site) -> Sequence[Symbol]:
 @composite("_np_atleast_1d", "_np_atleast_2d", "_np_atleast_3d")
 def _at_least(s: Site) -> Sequence[Symbol]:
     """MXNet's own gradient is zero."""
-    return [np_call("_np_reshape", x, newshape=shape) for x, shape in zip(s.xs, s.y_shapes)]
+    least = int(s.node.op[-2])
+    before = {3: lambda n: (3 - n) // 2 + (n == 0)}.get(
+        least, lambda n: least - n
+    )  # np.atleast_3d puts (N,) in the middle
+    shapes = [(1,) * before(len(x)) + tuple(x) for x in s.x_shapes]
+    return [shaped(x, shape + (1,) * (least - len(shape))) for x, shape in zip(s.xs, shapes)]
+
+
+@composite("_npi_norm")
+def _norm(s: Site) -> Sequence[Symbol] | None:
+    """mx.np.linalg.norm: `flag` -2 and 1 are the Frobenius norm, -1 the vector norm `ord`, 2 the nuclear norm."""
+    flag, order = s.attr("flag", -2), s.attr("ord", 2)
+    where = {name: s.node.raw[name] for name in ("axis", "keepdims") if name in s.node.raw}
+    if flag == 2 and len(s.x_shapes[0]) == 2:
+        rows, columns = s.x_shapes[0]
+        values = call("_npi_svd", [s.x if rows <= columns else F.SwapAxis(s.x, dim1=0, dim2=1)])[1]
+        return [shaped(np_call("_np_sum", values), s.y_shapes[0])]
+    if flag in (-2, 1) or (flag == -1 and order == 2):
+        return [F.sqrt(np_call("_np_sum", F.square(s.x), **where))]
+    if flag == -1 and order > 0:
+        return [np_call("_np_sum", F.abs(s.x) ** order, **where) ** (1 / order)]
+    return None
+
+
+@composite("_npi_ediff1d")
+def _ediff1d(s: Site) -> Sequence[Symbol]:
+    """MXNet's own gradient is wrong where only some of the inputs need one."""
+    count, rest = math.prod(s.x_shapes[0]), list(s.xs[1:])
+    flat = shaped(s.x, (count,))
+    steps = F.slice_axis(flat, axis=0, begin=1, end=None) - F.slice_axis(flat, axis=0, begin=0, end=-1)
+
+    def end(name: str) -> list[Symbol]:
+        if s.attr(f"{name}_arr_given", False):
+            return [F.reshape(rest.pop(0), shape=(-1,))]
+        number = s.attr(f"{name}_scalar")
+        return [] if number is None else [F.ones_like(F.slice_axis(flat, axis=0, begin=0, end=1)) * number]
+
+    parts = [*end("to_begin"), steps, *end("to_end")]
+    return [F.Concat(*parts, dim=0) if len(parts) > 1 else steps]
 
 
 @composite("_npi_solve")
@@ -166,34 +203,28 @@ def _solve_vector(s: Site) -> Sequence[Symbol] | None:
 
 @composite("_npi_tensorinv")
 def _tensorinv(s: Site) -> Sequence[Symbol]:
-    rows = math.prod(s.x_shapes[0][: s.attr("ind", 2)])
-    square = np_call("_np_reshape", s.x, newshape=(rows, rows))
-    return [np_call("_np_reshape", F.linalg.inverse(square), newshape=s.y_shapes[0])]
+    ind = s.attr("ind", 2)
+    rows = math.prod(s.x_shapes[0][:ind])
+    return [shaped(F.linalg.inverse(shaped(s.x, (rows, rows))), (*s.x_shapes[0][ind:], *s.x_shapes[0][:ind]))]
 
 
 @composite("_npi_tensorsolve")
 def _tensorsolve(s: Site) -> Sequence[Symbol]:
-    shape, axes = s.x_shapes[0], s.attr("a_axes", ()) or ()
+    shape, axes = tuple(s.x_shapes[0]), s.attr("a_axes", ()) or ()
     moved = [axis % len(shape) for axis in ((axes,) if isinstance(axes, int) else axes)]
     order = [axis for axis in range(len(shape)) if axis not in moved] + moved
     a = F.transpose(s.x, axes=tuple(order)) if moved else s.x
     rows = math.prod(s.x_shapes[1])
-    columns = np_call("_np_reshape", s.xs[1], newshape=(rows, 1))
-    return [
-        np_call(
-            "_np_reshape",
-            np_call("_npi_solve", np_call("_np_reshape", a, newshape=(rows, rows)), columns),
-            newshape=s.y_shapes[0],
-        )
-    ]
+    solution = np_call("_npi_solve", shaped(a, (rows, rows)), shaped(s.xs[1], (rows, 1)))
+    return [shaped(solution, [shape[axis] for axis in order][len(s.x_shapes[1]) :])]
 
 
 @composite("_npi_polyval")
 def _polyval(s: Site) -> Sequence[Symbol]:
-    """Horner's scheme."""
+    """Horner's scheme; MXNet's own gradient is wrong where only one of the inputs needs one."""
     result = None
     for i in range(s.x_shapes[0][0]):
-        coefficient = np_call("_np_reshape", F.slice_axis(s.xs[0], axis=0, begin=i, end=i + 1), newshape=())
+        coefficient = shaped(F.slice_axis(s.xs[0], axis=0, begin=i, end=i + 1), ())
         term = F.broadcast_add(F.zeros_like(s.xs[1]), coefficient)
         result = term if result is None else F.elemwise_mul(result, s.xs[1]) + term
     return [result]

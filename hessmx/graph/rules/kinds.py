@@ -93,5 +93,10 @@ def spread(s: Site, value: Symbol) -> Symbol:
     return call("_npi_broadcast_to", [value], {"shape": s.y_shapes[0]})[0]
 
 
+def shaped(value: Symbol, shape: Sequence[int]) -> Symbol:
+    """`value` with another shape; () too."""
+    return call("_np_reshape", [value], {"newshape": tuple(shape)})[0]
+
+
 def custom(push: Callable[[Site], Sequence[Tangent]]) -> Rule:
     return Rule("custom", push)

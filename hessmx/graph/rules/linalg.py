@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from hessmx._mxnet import mx
-from hessmx.graph.rules.kinds import Rule, bilinear, custom
+from hessmx.graph.rules.kinds import Rule, bilinear, custom, shaped
 from hessmx.graph.site import ZERO, Site, Tangent, total
 from hessmx.graph.symbols import Symbol
 
@@ -107,15 +107,15 @@ def _log_det(s: Site) -> Symbol:
 
 
 def _det(s: Site) -> Sequence[Tangent]:
-    return [F.elemwise_mul(s.y, F.reshape_like(_log_det(s), s.y))]
+    return [F.elemwise_mul(s.y, shaped(_log_det(s), s.y_shapes[0]))]
 
 
 def _slogdet(s: Site) -> Sequence[Tangent]:
-    return [ZERO, F.reshape_like(_log_det(s), s.ys[1])] + [ZERO] * (len(s.ys) - 2)
+    return [ZERO, shaped(_log_det(s), s.y_shapes[1])] + [ZERO] * (len(s.ys) - 2)
 
 
 def _sum_log_diag(s: Site) -> Sequence[Tangent]:
-    return [F.reshape_like(F.sum(F.elemwise_div(_diagonal(s.dense(0)), _diagonal(s.x)), axis=-1), s.y)]
+    return [shaped(F.sum(F.elemwise_div(_diagonal(s.dense(0)), _diagonal(s.x)), axis=-1), s.y_shapes[0])]
 
 
 def _syevd(s: Site) -> Sequence[Tangent]:

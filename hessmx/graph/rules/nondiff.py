@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-REASONS: dict[str, str] = {
-    **dict.fromkeys(("SoftmaxOutput", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput", "SVMOutput", "MakeLoss", "make_loss", "IdentityAttachKLSparseReg", "_contrib_gradientmultiplier", "_contrib_round_ste", "_contrib_sign_ste"), "its backward is not the derivative of its forward (a loss layer or a straight-through estimator)"),
-    **dict.fromkeys(("_contrib_RROIAlign", "_contrib_bipartite_matching", "_contrib_box_decode", "_contrib_box_encode", "_contrib_box_iou", "_contrib_MultiBoxTarget", "_contrib_MultiBoxDetection", "_contrib_MultiProposal", "_contrib_Proposal", "_scatter_set_nd", "_slice_assign", "_slice_assign_scalar", "_sparse_retain", "_square_sum"), "MXNet has no gradient for it"),
-    **dict.fromkeys(("_contrib_PSROIPooling", "_contrib_DeformablePSROIPooling", "_contrib_count_sketch", "_contrib_fft", "_contrib_ifft"), "it runs on GPUs only"),
-    "Custom": "user code that MXNet cannot look into; register a rule for it, or take finite differences",
-    "_CustomFunction": "user code that MXNet cannot look into; register a rule for it, or take finite differences",
+_TABLE = {
+    "its backward is not the derivative of its forward (a loss layer, or a straight-through estimator)": """
+        SoftmaxOutput LinearRegressionOutput LogisticRegressionOutput MAERegressionOutput SVMOutput MakeLoss make_loss
+        IdentityAttachKLSparseReg _contrib_gradientmultiplier _contrib_round_ste _contrib_sign_ste""",
+    "user code that MXNet cannot look into; register a rule for it, or take finite differences": """
+        Custom _CustomFunction""",
+    "MXNet has no gradient for it": """
+        _contrib_RROIAlign _contrib_bipartite_matching _contrib_box_decode _contrib_box_encode _contrib_box_iou
+        _contrib_MultiBoxTarget _contrib_MultiBoxDetection _contrib_MultiProposal _contrib_Proposal _scatter_set_nd
+        _slice_assign _slice_assign_scalar _sparse_retain _square_sum _npi_percentile _npi_bincount _npi_delete
+        _npi_insert_scalar _npi_insert_slice _npi_insert_tensor _npi_eig _npi_eigvals _npi_pinv
+        _npi_pinv_scalar_rcond""",
+    "MXNet cannot infer its shape in a graph; join with np.concatenate": "_npi_hstack _npi_dstack",
+    "it draws from a distribution whose parameters are arrays, and MXNet has no gradient for that": """
+        _sample_normal _sample_uniform _sample_gamma _sample_exponential _sample_poisson _sample_negative_binomial
+        _sample_generalized_negative_binomial _sample_multinomial _sample_unique_zipfian _npi_gamma _npi_bernoulli
+        _npi_choice _npi_multinomial _npi_shuffle _shuffle""",
+    "it runs on GPUs only": """
+        _contrib_PSROIPooling _contrib_DeformablePSROIPooling _contrib_count_sketch _contrib_fft _contrib_ifft
+        _contrib_ModulatedDeformableConvolution""",
+    "the shape of its result depends on values, which no compiled graph can hold": """
+        _npi_unique _npx_nonzero _contrib_boolean_mask _npi_boolean_mask_assign_scalar
+        _npi_boolean_mask_assign_tensor""",
 }
+
+REASONS: dict[str, str] = {op: reason for reason, ops in _TABLE.items() for op in ops.split()}

@@ -6,13 +6,20 @@ Operators that MXNet registers once under two names (`_npx_softmax` is `softmax`
 from __future__ import annotations
 
 import math
-from typing import Sequence
 
 from hessmx._mxnet import mx
 from hessmx.graph.rules import elementwise as classic
-from hessmx.graph.rules.kinds import Rule, bilinear, custom, elementwise, linear, multilinear, same, zero
-from hessmx.graph.site import Site, Tangent
-from hessmx.graph.symbols import Symbol, call
+from hessmx.graph.rules.kinds import (
+    Rule,
+    bilinear,
+    elementwise,
+    linear,
+    multilinear,
+    same,
+    zero,
+)
+from hessmx.graph.site import Site
+from hessmx.graph.symbols import Symbol
 
 F = mx.sym
 
@@ -51,8 +58,7 @@ for _op in """
 
 # linear in all inputs together
 for _op in """
-    _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack _npi_hstack _npi_dstack _npi_column_stack
-    _np_atleast_1d _np_atleast_2d _np_atleast_3d
+    _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack
 """.split():
     RULES[_op] = linear(...)
 
@@ -88,19 +94,6 @@ def _same_sign(s: Site) -> Symbol:
     return F.broadcast_equal(F.sign(s.xs[0]), F.sign(s.y))
 
 
-def _ediff1d(s: Site) -> Sequence[Tangent]:
-    """Linear in all inputs; what is put before and after as a number does not move."""
-    begin, end = (0.0 if name in s.node.raw else None for name in ("to_begin_scalar", "to_end_scalar"))
-    moved = {"to_begin_scalar": begin, "to_end_scalar": end}
-    return s.again([s.dense(i) for i in range(len(s.xs))], **{k: v for k, v in moved.items() if v is not None})
-
-
-def _norm(s: Site) -> Sequence[Tangent]:
-    """<x, t> / |x| over everything."""
-    inner = call("_np_sum", [F.elemwise_mul(s.x, s.dense(0))])[0]
-    return [F.elemwise_div(F.reshape_like(inner, s.y), s.y)]
-
-
 def _not_nan(s: Site) -> Symbol:
     """1 where the entry is a finite number, which nan_to_num leaves as it is."""
     return (s.x == s.y) * 1.0
@@ -118,8 +111,6 @@ RULES.update(
         "_npi_tensordot_int_axes": bilinear(),
         "_npi_einsum": multilinear(),
         "_npi_where": linear(1, 2),
-        "_npi_ediff1d": custom(_ediff1d),
-        "_npi_norm": custom(_norm),
         "_npi_pad": linear(constant_value=0),
         "_npi_arctan2": elementwise(lambda s: _polar(s, 0), lambda s: _polar(s, 1)),
         "_npi_arctan2_scalar": elementwise(_polar_scalar),
@@ -129,30 +120,3 @@ RULES.update(
         "_npi_nan_to_num": elementwise(_not_nan),
     }
 )
-
-REASONS: dict[str, str] = {
-    **dict.fromkeys(("_npi_eig", "_npi_eigvals"), "MXNet has no gradient for it (complex in general)"),
-    **dict.fromkeys(("_npi_pinv", "_npi_pinv_scalar_rcond"), "MXNet's own gradient is zero; use solve or svd"),
-    **dict.fromkeys(
-        (
-            "_npi_percentile",
-            "_npi_bincount",
-            "_npi_delete",
-            "_npi_insert_scalar",
-            "_npi_insert_slice",
-            "_npi_insert_tensor",
-        ),
-        "MXNet has no gradient for it",
-    ),
-    **dict.fromkeys(
-        (
-            "_npi_unique",
-            "_npx_nonzero",
-            "_npi_nonzero",
-            "_contrib_boolean_mask",
-            "_npi_boolean_mask_assign_scalar",
-            "_npi_boolean_mask_assign_tensor",
-        ),
-        "the shape of its result depends on values, which no compiled graph can hold",
-    ),  # fmt: skip
-}

@@ -50,7 +50,7 @@ def _nansum(s: Site) -> Sequence[Tangent]:
 
 
 def _along(value: Symbol, shape: Sequence[int], axis: int, order: Symbol, count: int) -> Symbol:
-    """value[..., order[..., k], ...] along `axis`: MXNet has no take_along_axis, so entries are taken from the flat array."""
+    """value[..., order[..., k], ...] along `axis`, taken from the flat array (MXNet has no take_along_axis)."""
     last = len(shape) - 1
     rows, size = math.prod(shape) // shape[axis], shape[axis]
     flat = F.reshape(F.SwapAxis(value, dim1=axis, dim2=last) if axis != last else value, shape=(-1,))
