@@ -16,6 +16,13 @@ from hessmx.graph.symbols import Symbol
 F = mx.sym
 
 
+def moved(x: Symbol, ndim: int, source: int, destination: int) -> Symbol:
+    """numpy.moveaxis."""
+    axes = [axis for axis in range(ndim) if axis != source]
+    axes.insert(destination, source)
+    return F.transpose(x, axes=axes)
+
+
 def ones_like_row(x: Symbol) -> Symbol:
     """(R, D) -> ones (1, D) of the same dtype."""
     return F.ones_like(F.BlockGrad(F.slice_axis(x, axis=0, begin=0, end=1)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Sequence
 
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.graph.kernels import Channels
+from hessmx.graph.kernels import Channels, moved, ones_like_row, over_columns, row_sum
 from hessmx.graph.lower import Lowering, lowers
 from hessmx.graph.rules.kinds import Rule, custom
 from hessmx.graph.site import ZERO, Site, Tangent, total
@@ -47,14 +48,14 @@ def _batch_norm(s: Site) -> Sequence[Tangent]:
 
     y = gamma r (x - mu) + beta, r = (var + eps)^(-1/2), per channel. With m entries per channel, c = <x - mu, t> / m:
     gamma r (t - mean t) + (tgamma r - gamma r^3 c) (x - mu) + tbeta, collected to A t + B x + D.
-    The operator's own r has no gradient; dr = -r^3 <x - mu, dx> / m is put beside its value.
+    The operator's own r has no gradient; dr = -r^3 dvar / 2 is put beside its value.
     """
     x, gamma = s.xs[:2]
     channels = Channels(s.x_shapes[0], s.attr("axis", 1) % len(s.x_shapes[0]))
-    mean0, r0 = (F.BlockGrad(y) for y in s.ys[1:3])
+    r0 = F.BlockGrad(s.ys[2])
     share = 1 / channels.size
     mean = channels.sum(x) * share
-    r = r0 - r0 * r0 * r0 * _no_value(channels.sum(F.BlockGrad(x) * x) * share - mean0 * mean)
+    r = r0 - 0.5 * r0 * r0 * r0 * _no_value(channels.sum(F.square(x)) * share - F.square(mean))
     slope: list[Tangent] = [s.dense(1) * r] if s.moves(1) else []
     shift: list[Tangent] = [s.dense(2)] if s.moves(2) else []
     terms: list[Tangent] = []
@@ -76,6 +77,79 @@ def _no_value(x: Symbol) -> Symbol:
     return x - F.BlockGrad(x)
 
 
+def _layer_norm(s: Site) -> Sequence[Tangent]:
+    """gamma r (t - mean t - xhat <xhat, t> / D) + tgamma xhat + tbeta over rows of D entries."""
+    shape = s.x_shapes[0]
+    last = len(shape) - 1
+    axis = s.attr("axis", -1) % len(shape)
+    rows = Channels((prod(shape) // shape[axis], shape[axis]))
+
+    def as_rows(a: Symbol) -> Symbol:
+        return F.reshape(a if axis == last else moved(a, len(shape), axis, last), shape=rows.shape)
+
+    x = as_rows(s.x)
+    x = x - over_columns(row_sum(x) / shape[axis], x)
+    r = over_columns(F.rsqrt(row_sum(F.square(x)) / shape[axis] + _eps(s, 1e-5)), x)
+    x = x * r
+    terms: list[Tangent] = []
+    if s.moves(0):
+        t = as_rows(s.dense(0))
+        inner = over_columns(row_sum(x * t) / shape[axis], t)
+        terms.append(rows.affine(r * (t - over_columns(row_sum(t) / shape[axis], t) - x * inner), s.xs[1]))
+    if s.moves(1) or s.moves(2):
+        terms.append(rows.affine(x, s.dense(1), s.dense(2)))
+    result = F.reshape(total(terms), shape=(*shape[:axis], *shape[axis + 1 :], shape[axis]))
+    return [result if axis == last else moved(result, len(shape), last, axis), ZERO, ZERO]
+
+
+@lowers("InstanceNorm", "GroupNorm")
+def _lower_group_norm(s: Site, context: Lowering) -> Sequence[Symbol]:
+    """LayerNorm of one row a group (InstanceNorm: a channel), then gamma and beta of the group.
+
+    MXNet's InstanceNorm computes in float32 whatever the dtype.
+    """
+    shape = s.x_shapes[0]
+    grouped = s.node.op == "GroupNorm"
+    groups = s.attr("num_groups", 1) if grouped else shape[1]
+    channels = Channels((shape[0], groups, prod(shape[1:]) // groups))
+    rows = F.reshape(s.x, shape=(-1, channels.inner))
+    ones = F.reshape(ones_like_row(rows), shape=(-1,))
+    attrs = dict(eps=_eps(s, 1e-5 if grouped else 1e-3), output_mean_var=True)
+    y, *statistics = call("LayerNorm", [rows, ones, F.zeros_like(ones)], attrs)
+    y = channels.affine(F.reshape(y, shape=channels.shape), *s.xs[1:])
+    return [F.reshape(y, shape=shape), *(F.reshape(a, shape=(-1, groups)) for a in statistics)]
+
+
+def _l2_normalization(s: Site) -> Sequence[Tangent]:
+    """(t - y <y, t>) / |x| along a sample, along its channels, or along its pixels."""
+    mode, shape = s.attr("mode", "instance"), s.x_shapes[0]
+    across, last = mode == "channel", len(shape) - 1
+    size = {"instance": prod(shape[1:]), "channel": shape[1], "spatial": prod(shape[2:])}[mode]
+    x, t = (F.reshape(moved(a, last + 1, 1, last) if across else a, shape=(-1, size)) for a in (s.x, s.t))
+    r = over_columns(F.rsqrt(row_sum(F.square(x)) + _eps(s, 1e-10)), x)
+    y = x * r
+    result = r * (t - y * over_columns(row_sum(y * t), t))
+    if not across:
+        return [F.reshape(result, shape=shape)]
+    return [moved(F.reshape(result, shape=(shape[0], *shape[2:], shape[1])), last + 1, last, 1)]
+
+
+@lowers("LRN")
+def _lower_lrn(s: Site, context: Lowering) -> Sequence[Symbol]:
+    """x b^-beta, b = knorm + alpha / n sum x^2 over n neighbouring channels (Krizhevsky et al. 2012, section 3.3).
+
+    MXNet's own computes in float32 whatever the dtype.
+    """
+    n, shape = s.attr("nsize"), s.x_shapes[0]
+    alpha, beta, knorm = (float(np.float32(s.attr(k, d))) for k, d in (("alpha", 1e-4), ("beta", 0.75), ("knorm", 2)))
+    image = F.reshape(F.square(s.x), shape=(shape[0], 1, shape[1], prod(shape[2:])))
+    sums = F.Pooling(image, kernel=(n, 1), pad=(n // 2, 0), pool_type="sum")
+    b = knorm + alpha / n * F.reshape(sums, shape=shape)
+    return [s.x * b**-beta, b]
+
+
 RULES: dict[str, Rule] = {
     "BatchNorm": custom(_batch_norm),
+    "LayerNorm": custom(_layer_norm),
+    "L2Normalization": custom(_l2_normalization),
 }

@@ -6,6 +6,7 @@ from math import prod
 from typing import Sequence
 
 from hessmx._mxnet import mx
+from hessmx.graph.kernels import moved
 from hessmx.graph.node import Shape
 from hessmx.graph.rules.kinds import Rule, custom
 from hessmx.graph.site import Site, Tangent
@@ -36,12 +37,13 @@ def _lp_pooling(s: Site) -> Symbol:
 def _max_pooling(s: Site) -> Symbol:
     """The tangent of the entry that MXNet's backward pays: the first one of the window that is equal to the maximum."""
     last = str(s.attr("layout", "")).endswith("C")
-    x, t = (F.moveaxis(a, -1, 1) if last else a for a in (s.x, s.t))
+    ndim = len(s.x_shapes[0])
+    x, t = (moved(a, ndim, ndim - 1, 1) if last else a for a in (s.x, s.t))
     shape, out = (_channels_first(a, last) for a in (s.x_shapes[0], s.y_shapes[0]))
     windows = (_windows(s, a, shape, out, fill) for a, fill in ((F.BlockGrad(x), _LOWEST), (t, 0)))
     x, t = windows
     picked = F.reshape(F.pick(t, F.argmax(x, axis=1), axis=1), shape=out)
-    return F.moveaxis(picked, 1, -1) if last else picked
+    return moved(picked, ndim, 1, ndim - 1) if last else picked
 
 
 def _channels_first(shape: Shape, last: bool) -> Shape:
