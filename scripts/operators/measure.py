@@ -85,7 +85,7 @@ def _first(case: Case, operator: Operator, point: Arrays, heads: Arrays) -> dict
     if case.random:
         return {"first": "random"}
     if case.kink:
-        return {"first": "kink", "gradient": [np.round(g, 6).tolist() for g in found]}
+        return {"first": "kink", "gradient": [str(np.round(g, 6).tolist()) for g in found]}
     true = differences(lambda x: inner(heads, operator.forward(x)), point)
     found, true = _symmetrise(case, found), _symmetrise(case, true)
     error = _error(found, true)

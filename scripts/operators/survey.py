@@ -27,7 +27,7 @@ from tests.cases import CASES  # noqa: E402
 
 OUTPUT = Path(__file__).with_name("survey.json")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MXNET_SUBGRAPH_BACKEND": "NONE", "PYTHONPATH": str(ROOT)}
-SECONDS = 60.0
+SECONDS = 300.0
 
 
 class Worker:
@@ -70,9 +70,16 @@ class Worker:
         except (BrokenPipeError, queue.Empty):
             return record, False
 
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
     def stop(self) -> str:
         """End the child; says how it ended if it was already dead."""
-        ended = self.process.poll()
+        try:
+            ended = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            ended = None
         self.process.kill()
         self.process.wait()
         return "still running" if ended is None else f"signal {-ended}" if ended < 0 else f"exit code {ended}"
@@ -94,7 +101,7 @@ def survey(names: list[str]) -> dict[str, dict]:
             record, alive = worker.ask(name)
             if not alive:
                 process = worker.stop()
-                record = {**record, _missing_stage(record): "crashes", "why": process}
+                record = {**record, _missing_stage(record): "crashes", "ended": process}
                 worker = Worker("worker")
             else:
                 record = {**record, "after": f"row {names[done - 1]} or one before it damaged the process"}
@@ -102,7 +109,7 @@ def survey(names: list[str]) -> dict[str, dict]:
         records[name] = record
         if sys.stderr.isatty() or done % 100 == 0:
             print(f"{done + 1}/{len(names)} {name}", file=sys.stderr, flush=True)
-    worker.stop()
+    worker.close()
     return records
 
 
@@ -120,7 +127,7 @@ def registry() -> dict[str, dict]:
             worker = Worker("registry")
         gradient = record.get("gradient", "unknown: the process dies")
         found[name] = {"aliases": sorted(set(aliases[name]) - {name}), "gradient": gradient}
-    worker.stop()
+    worker.close()
     return found
 
 

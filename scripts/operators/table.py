@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from hessmx.graph.rules import RULES, UNSUPPORTED  # noqa: E402
+from hessmx.graph.lower import LOWERINGS  # noqa: E402
+from hessmx.graph.rules import RULES, UNSUPPORTED, covered  # noqa: E402
 from tests.cases import CASES  # noqa: E402
 
 SURVEY = Path(__file__).with_name("survey.json")
@@ -35,7 +36,7 @@ FIRST = (
     "zero",
     "runs",
 )
-SECOND = ("crashes", "wrong", "raises", "right", "right to float32", "zero", "runs")
+SECOND = ("crashes", "wrong", "dropped", "raises", "right", "right to float32", "zero", "runs")
 RUNS = frozenset(FIRST) - {"crashes", "raises"}
 
 NO_RULE = "finite differences"
@@ -60,9 +61,19 @@ class Row:
         return self.registered == "yes" and not self.refused
 
     @property
+    def covered(self) -> bool:
+        return self.name in covered()
+
+    @property
+    def kind(self) -> str:
+        """The kind of rule of a covered operator."""
+        return RULES[self.name].kind if self.name in RULES else "lowered"
+
+    @property
     def rule(self) -> str:
-        if self.name in RULES:
-            return RULES[self.name].kind
+        if self.covered:
+            also = self.name in RULES and self.name in LOWERINGS
+            return self.kind + (" (some cases lowered)" if also else "")
         return f"{NO_RULE}: {UNSUPPORTED[self.name]}" if self.name in UNSUPPORTED else NO_RULE
 
 
@@ -70,6 +81,14 @@ def _first(record: Mapping, declared: str) -> str | None:
     """Layers whose gradient differs by design are called by the design, not "wrong"."""
     verdict = {"kink": "runs", "random": "runs"}.get(record.get("first"), record.get("first"))
     return declared if verdict == "wrong" and declared in ("fake", "scaled", "straight") else verdict
+
+
+def _second(record: Mapping) -> str | None:
+    """A process that is of no use afterwards counts as dead; zero of a dropped gradient is dropped, too."""
+    if record.get("after") == "crashes":
+        return "crashes"
+    verdict = record.get("second")
+    return "dropped" if verdict == "zero" and record["first"] == "dropped" else verdict
 
 
 def read() -> list[Row]:
@@ -89,7 +108,7 @@ def read() -> list[Row]:
                 tuple(entry["aliases"]),
                 entry["gradient"],
                 tuple(v for v in (_first(r, case.first) for case, r in records) if v),
-                tuple(r["second"] for _, r in records if "second" in r),
+                tuple(v for v in (_second(r) for _, r in records) if v),
                 refused[0] if len(refused) == len(records) and refused else "integer output" if integer else "",
             )
         )
@@ -133,10 +152,10 @@ def _worst(row: Row) -> str:
 
 def render(rows: list[Row]) -> str:
     able = [row for row in rows if row.differentiable]
-    ruled = [row for row in able if row.name in RULES]
+    ruled = [row for row in able if row.covered]
     second = Counter(_worst(row) for row in able if row.second)
-    kinds = Counter(RULES[row.name].kind for row in ruled)
-    listed = [row for row in rows if row.differentiable or row.name in RULES or row.first or row.refused]
+    kinds = Counter(row.kind for row in ruled)
+    listed = [row for row in rows if row.differentiable or row.covered or row.first or row.refused]
     bug = [row for row in able if _verdict(row.first, FIRST).startswith(("wrong", "crashes"))]
     dropped = [row for row in able if _verdict(row.first, FIRST).startswith("dropped")]
     return TEMPLATE.format(
@@ -151,13 +170,15 @@ def render(rows: list[Row]) -> str:
         right=second["right"] + second["runs"],
         zero=second["zero"],
         wrong=second["wrong"],
+        lost=second["dropped"],
         raises=second["raises"],
         crashes=second["crashes"],
         right_names=_names(row for row in able if _worst(row) == "right"),
         wrong_names=_names(row for row in able if _worst(row) == "wrong"),
+        crash_names=_names(row for row in rows if _worst(row) == "crashes"),
         bug_names=_names(bug),
         dropped_names=_names(dropped),
-        without=_names(row for row in able if row.name not in RULES),
+        without=_names(row for row in able if not row.covered),
         table="\n".join(_line(row) for row in listed),
         rest=_names(row for row in rows if row not in listed),
     )
@@ -184,12 +205,15 @@ varies; head gradients are given, since summing would raise by itself. Of {tried
 | right | {right} |
 | right, because both derivatives are zero | {zero} |
 | **silently wrong** | {wrong} |
+| silently zero, as the first gradient is | {lost} |
 | raises | {raises} |
-| kills the process | {crashes} |
+| kills or spoils the process | {crashes} |
 
 Right: {right_names}.
 
 Silently wrong: {wrong_names}.
+
+Kills the process, or leaves it unable to run what ran before: {crash_names}.
 
 ## Where MXNet's first gradient is not the derivative
 
@@ -205,7 +229,8 @@ Loss layers ("fake") return one function and send back the gradient of another, 
 
 ## Every operator
 
-*Rule*: how hessmx pushes tangents through it. *Gradient*, *double backward*: MXNet's own, the worst case counts.
+*Rule*: how hessmx pushes tangents through it; lowered: replaced by operators with rules first.
+*Gradient*, *double backward*: MXNet's own, the worst case counts.
 right: equal to differences; zero: zero, and the derivative is zero; dropped: zero, and the derivative is not;
 fake, scaled, straight: another gradient by design; raises: MXNet refuses.
 

@@ -157,6 +157,7 @@ class Case:
         shapes = ",".join("x".join(map(str, a.shape)) + _letter(a) for a in self.inputs)
         attrs = ",".join(f"{k}={v}" for k, v in self.attrs.items())
         tail = "".join(f" {flag}" for flag in ("train", "kink") if getattr(self, flag))
+        tail += " float32" if self.dtype == "float32" else ""
         tail += f" outputs={','.join(map(str, self.outputs))}" if self.outputs else ""
         return f"{self.op}({shapes}{';' + attrs if attrs else ''}){tail}".replace(" ", "_")
 

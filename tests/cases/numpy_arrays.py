@@ -125,9 +125,19 @@ ZERO_OR_UNKNOWN = [
     Case("_npi_percentile", (distinct(5),), {"q_scalar": 30.0}, first="dropped"),
     Case("_npi_diag_indices_from", (real(3, 3),)),
     Case(
-        "_npi_boolean_mask_assign_scalar", (real(2, 3), literal([1, 0], dtype="bool")), {"value": 0.5, "start_axis": 0}
+        "_npi_boolean_mask_assign_scalar",
+        (real(2, 3), literal([1, 0], dtype="bool")),
+        {"value": 0.5, "start_axis": 0},
+        first="raises",
+        note="in place only",
     ),
-    Case("_npi_boolean_mask_assign_tensor", (real(2, 3), literal([1, 0], dtype="bool"), real(1, 3)), {"start_axis": 0}),
+    Case(
+        "_npi_boolean_mask_assign_tensor",
+        (real(2, 3), literal([1, 0], dtype="bool"), real(1, 3)),
+        {"start_axis": 0},
+        first="raises",
+        note="in place only",
+    ),
     Case("_npi_delete", (real(4, 3),), {"int_ind": 1, "axis": 0}, first="raises"),
     Case("_npi_insert_scalar", (real(4), real()), {"int_ind": 1, "axis": 0}, first="raises"),
 ]
