@@ -23,6 +23,17 @@ def moved(x: Symbol, ndim: int, source: int, destination: int) -> Symbol:
     return F.transpose(x, axes=axes)
 
 
+def count_like(x: Symbol) -> Symbol:
+    """0, 1, 2 ... in the shape and dtype of x."""
+    return F.contrib.arange_like(F.BlockGrad(x))
+
+
+def count(size: int, like: Symbol, ndim: int) -> Symbol:
+    """0, 1 ... size - 1 in the dtype of `like`, which has `ndim` axes: (1, size)."""
+    one = F.reshape(F.slice(like, begin=(0,) * ndim, end=(1,) * ndim), shape=(1, 1))
+    return count_like(F.broadcast_to(one, shape=(1, size)))
+
+
 def ones_like_row(x: Symbol) -> Symbol:
     """(R, D) -> ones (1, D) of the same dtype."""
     return F.ones_like(F.BlockGrad(F.slice_axis(x, axis=0, begin=0, end=1)))
