@@ -18,7 +18,7 @@ def eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
     index = np.arange(1, len(pairs.values) + 1)
     ax.axhline(0, color=FAINT, linewidth=0.8)
     for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
-        side = np.sign(pairs.values) == sign
+        side = np.where(pairs.values < 0, -1, 1) == sign
         ax.vlines(index[side], 0, pairs.values[side], color=colour, alpha=0.35, linewidth=3)
         for good, face in ((True, colour), (False, "white")):
             chosen = side & (pairs.converged == good)
@@ -37,7 +37,7 @@ def eigenvalues(pairs: Eigenpairs, ax: Axes | None = None) -> Axes:
 
 
 def _label(converged: bool, sign: int, pairs: Eigenpairs) -> str:
-    side = "" if len(set(np.sign(pairs.values))) == 1 else "positive, " if sign > 0 else "negative, "
+    side = "" if len(set(pairs.values < 0)) == 1 else "positive, " if sign > 0 else "negative, "
     return side + ("converged" if converged else "not converged")
 
 

@@ -42,21 +42,20 @@ def log_density(spectrum: Spectrum, axes: tuple[Axes, Axes] | None = None, point
     top = np.log10(np.abs(spectrum.nodes).max() or 1.0) + 0.5
     grid = np.linspace(top - DECADES, top, points)
     negative, zero, positive = spectrum.sides()
-    peak = 0.0
-    for ax, sign, colour, share in ((left, -1, NEGATIVE, negative), (right, 1, POSITIVE, positive)):
+    heights = [spectrum.log_density(grid, sign) for sign in (-1, 1)]
+    peak = max(float(h.max()) for h in heights) or 1.0
+    for ax, h, colour, name, share in ((left, heights[0], NEGATIVE, "negative", negative),
+                                       (right, heights[1], POSITIVE, "positive", positive)):
         axes_on(ax)
-        values = spectrum.log_density(grid, sign)
-        ax.fill_between(10**grid, values, color=colour, alpha=0.3, linewidth=0)
-        ax.plot(10**grid, values, color=colour, linewidth=1.5)
-        ax.set_xscale("log")
+        floor = np.maximum(h, peak * 1e-9)
+        ax.fill_between(10**grid, floor, peak * 1e-9, color=colour, alpha=0.3, linewidth=0)
+        ax.loglog(10**grid, floor, color=colour, linewidth=1.5)
         ax.set_xlim(10 ** grid[0], 10 ** grid[-1])
-        ax.set_xlabel("−λ" if sign < 0 else "λ")
-        ax.set_title(f"{'negative' if sign < 0 else 'positive'}: {share:.1%} of all eigenvalues", fontsize="small")
-        peak = max(peak, float(values.max()))
-    left.invert_xaxis()
-    for ax in (left, right):
-        ax.set_yscale("log")
         ax.set_ylim(peak * 1e-6, peak * 3)
+        ax.set_title(f"{name}: {share:.1%} of all eigenvalues", fontsize="small")
+    left.invert_xaxis()
+    left.set_xlabel("−λ")
+    right.set_xlabel("λ")
     left.set_ylabel("share of eigenvalues per decade")
     right.tick_params(labelleft=False)
     if zero > 5e-4:

@@ -1,0 +1,153 @@
+"""Figures show the numbers of the result, on the Axes given, without touching pyplot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from hessmx import figures
+from hessmx.errors import InputError
+from hessmx.landscape import LandscapeLine, LandscapePlane
+from hessmx.results import (
+    Eigenpairs,
+    Estimate,
+    InputGradients,
+    LayerCurvature,
+    Layers,
+    Provenance,
+    Spectrum,
+)
+
+RNG = np.random.default_rng(0)
+WHERE = Provenance("reverse-over-forward", "hessian", "predict", "mean", "float32", 0, 1347, 9738)
+S = np.linspace(-1, 1, 9)
+
+
+def pairs(values, converged=True):
+    k = len(values)
+    good = np.full(k, converged)
+    return Eigenpairs(np.array(values, float), np.eye(k), np.full(k, 0.1), good, 9, "lanczos", "LM", (), WHERE)
+
+
+def spectrum(nodes):
+    nodes = np.array(nodes, float)
+    steps = nodes.shape[1]
+    return Spectrum(nodes, np.full(nodes.shape, 1 / steps), 500, nodes.size, steps, seed=0, provenance=WHERE)
+
+
+def line(losses):
+    return LandscapeLine(S, np.array(losses, float), 1 + S**2, 1.0, 0.0, 2.0, 1.0, "the top eigenvector", WHERE)
+
+
+def plane(losses, path=None):
+    model = 1 + S[None] ** 2 + S[:, None] ** 2
+    explained = None if path is None else np.array([0.8, 0.15])
+    return LandscapePlane(S, S, losses, model, 1.0, np.zeros(2), np.eye(2), provenance=WHERE, path=path,
+                          explained=explained)
+
+
+BOWL = 1 + 50 * (S[None] ** 2 + S[:, None] ** 2)
+ROWS = tuple(LayerCurvature(f"dense{i}", 100, 0.5 - 0.3 * i, 4.0 - 2.5 * i, 0.1, 0.5) for i in range(3))
+HOLES = np.where(np.arange(81).reshape(9, 9) % 5 == 0, np.nan, BOWL)
+
+DRAWINGS = {
+    "eigenvalues": lambda: figures.eigenvalues(pairs([3, 1, -2])),
+    "one eigenvalue": lambda: figures.eigenvalues(pairs([3])),
+    "eigenvalues all zero": lambda: figures.eigenvalues(pairs([0, 0])),
+    "eigenvalues not converged": lambda: figures.eigenvalues(pairs([3, 1, -2], False)),
+    "estimate": lambda: figures.estimate(Estimate(1.0, 0.1, RNG.normal(size=20), 20, "hutchinson", provenance=WHERE)),
+    "estimate, one sample": lambda: figures.estimate(Estimate(1.0, float("nan"), np.ones(1), 1, "hutchinson")),
+    "density": lambda: figures.density(spectrum([[-1, 0, 5], [-1.1, 0.1, 5]])),
+    "log density": lambda: figures.log_density(spectrum([[-1, 1e-4, 5], [-1.1, 0.1, 5]])),
+    "log density, one side": lambda: figures.log_density(spectrum([[1, 2, 5]])),
+    "spectrum": lambda: figures.spectrum(spectrum([[-1, 0, 5], [-1.1, 0.1, 5]])),
+    "spectrum, one node": lambda: figures.spectrum(spectrum([[2.0]])),
+    "spectrum of zero": lambda: figures.spectrum(spectrum([[0.0]])),
+    "line": lambda: figures.line(line(1 + S**2 + S**4)),
+    "line, flat": lambda: figures.line(line(np.ones(9))),
+    "line with infinity": lambda: figures.line(line(np.where(S > 0.5, np.inf, 1 + S**2))),
+    "plane": lambda: figures.plane(plane(BOWL)),
+    "plane below zero": lambda: figures.plane(plane(BOWL - 20)),
+    "plane with holes": lambda: figures.plane(plane(HOLES)),
+    "plane, flat": lambda: figures.plane(plane(np.ones((9, 9)))),
+    "plane with path": lambda: figures.plane(plane(BOWL, np.array([[0.9, 0.9], [0.3, 0.1], [0, 0]]))),
+    "layers": lambda: figures.layers(Layers(ROWS, WHERE)),
+    "matrix": lambda: figures.matrix(RNG.normal(size=(6, 6)), {"a_weight": slice(0, 4), "a_bias": slice(4, 6)}),
+    "matrix of zeros": lambda: figures.matrix(np.zeros((3, 3))),
+    "saliency": lambda: figures.saliency(RNG.random((3, 8, 8)), RNG.normal(size=(3, 8, 8))),
+    "flat images": lambda: figures.input_gradients(InputGradients(np.ones((2, 64)), RNG.normal(size=(2, 64)), "y")),
+    "colour images": lambda: figures.input_gradients(
+        InputGradients(np.ones((2, 3, 8, 8)), RNG.normal(size=(2, 3, 8, 8)), "y")
+    ),
+    "no images": lambda: figures.input_gradients(InputGradients(np.ones((2, 5)), RNG.normal(size=(2, 5)), "y")),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_figure_is_drawn_without_a_warning(tmp_path, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = figures.save(DRAWINGS[name](), tmp_path / "sub" / "figure.png", dpi=40)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_eigenvalues_shows_values_and_residuals():
+    ax = figures.eigenvalues(pairs([3, 1, -2]))
+    bars = [segment for c in ax.containers for segment in c.lines[2][0].get_segments()]
+    ends = sorted([b[:, 1].min(), b[:, 1].max()] for b in bars)
+    np.testing.assert_allclose(ends, [[-2.1, -1.9], [0.9, 1.1], [2.9, 3.1]])
+
+
+def test_line_shows_loss_and_model():
+    ax = figures.line(line(1 + S**2 + S**4))
+    loss, model = ax.get_lines()[:2]
+    np.testing.assert_array_equal(loss.get_ydata(), 1 + S**2 + S**4)
+    np.testing.assert_array_equal(model.get_ydata(), 1 + S**2)
+
+
+def test_density_shows_the_result_between_the_extreme_nodes():
+    result = spectrum([[-1, 0, 5], [-1.1, 0.1, 5]])
+    x, y = figures.density(result).get_lines()[0].get_data()
+    inside = result.density(x) > y.min()
+    np.testing.assert_allclose(y[inside], result.density(x)[inside])
+    assert x[0] < -1.1 < 5 < x[-1]
+
+
+def test_log_density_shows_both_signs_at_one_scale():
+    left, right = figures.log_density(spectrum([[-1, 1e-4, 5], [-1.1, 0.1, 5]]))
+    assert left.get_ylim() == right.get_ylim()
+    assert left.get_xlim() == right.get_xlim()[::-1]
+    assert "33.3%" in left.get_title() and "66.7%" in right.get_title()
+
+
+def test_figures_are_drawn_on_the_axes_given():
+    ax = Figure().add_subplot()
+    assert figures.line(line(1 + S**2), ax) is ax
+
+
+def test_provenance_stands_on_the_figure():
+    texts = [t.get_text() for t in figures.eigenvalues(pairs([1])).texts]
+    assert "9,738 parameters · 1,347 samples · mean loss · predict mode · float32 · reverse-over-forward" in texts
+
+
+def test_pyplot_is_never_imported():
+    program = "import sys, hessmx.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+BAD = [
+    (lambda: figures.matrix(np.ones((2, 3))), "got shape (2, 3)"),
+    (lambda: figures.saliency(np.ones((2, 8)), np.ones((2, 8))), "not (2, 8) and (2, 8)"),
+]
+
+
+@pytest.mark.parametrize("call, said", BAD)
+def test_bad_input_is_one_clear_line(call, said):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert said in str(caught.value)
