@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hessmx.algorithms.common import Products, Progress, positive_int, rademacher, require_memory
-from hessmx.algorithms.sketch import Sketch, exchangeable_stderr, second_direction
+from hessmx.algorithms.sketch import Sketch, exchangeable_stderr, second_directions
 from hessmx.errors import InputError, choose
 from hessmx.results import VectorEstimate
 
@@ -62,10 +62,16 @@ def _xdiag(products: Products, budget: int, seed: int) -> tuple[np.ndarray, np.n
     def left_out(i: int) -> np.ndarray:
         return known - gone[i] * gone_images[i] + sketch.test(i) * gone[i] * reach[i]
 
-    def without(i: int, j: int) -> np.ndarray:
-        a, b = second_direction(out[:, i], out[:, j])
+    parts = [second_directions(out[:, i], out.T) for i in range(size)]
+
+    def change(i: int, j: int) -> np.ndarray:
+        a, b = parts[i][0][j], parts[i][1][j]
         second, second_image = a * gone[j] - b * gone[i], a * gone_images[j] - b * gone_images[i]
-        return left_out(i) - second * second_image - sketch.test(i) * second * b * reach[i]
+        return second * (second_image + b * reach[i] * sketch.test(i))
 
     estimates = np.stack([left_out(i) for i in range(size)])
-    return estimates.mean(axis=0), exchangeable_stderr(estimates, without)
+    cross = np.zeros(products.dim)
+    for i in range(size):
+        for j in range(i):
+            cross += 2 * change(i, j) * change(j, i)
+    return estimates.mean(axis=0), exchangeable_stderr(estimates, cross)

@@ -83,7 +83,7 @@ class _Run:
 
     def exhausted(self) -> bool:
         """The Krylov space is invariant: the rule is exact, and what is left of the vector is rounding."""
-        return bool(self.betas) and self.betas[-1] <= max(1e-14, 10 * self.products.eps) * self.products.scale
+        return bool(self.betas) and self.betas[-1] <= max(1e-13, 10 * self.products.eps) * self.products.scale
 
 
 def _rule(alphas: list[float], betas: list[float], steps: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from hessmx.algorithms.common import (
     rademacher,
     require_memory,
 )
-from hessmx.algorithms.sketch import Sketch, exchangeable_stderr, second_direction
+from hessmx.algorithms.sketch import Sketch, exchangeable_stderr, second_directions
 from hessmx.algorithms.state import RunState, open_state
 from hessmx.errors import InputError, choose
 from hessmx.results import Estimate
@@ -210,7 +210,8 @@ class _XTrace(_Method):
         parts = _Parts((inner + inner.T) / 2, sketch.directions(), sketch.basis @ tests, sketch.images @ tests,
                        sketch.corner, dim)
         estimates = np.array([parts.left_out(i) for i in range(size)])
-        return self.result(estimates, float(exchangeable_stderr(estimates, parts.without)))
+        changes = np.stack([parts.changes(i, estimates[i]) for i in range(size)])
+        return self.result(estimates, float(exchangeable_stderr(estimates, np.sum(changes * changes.T))))
 
 
 class _Parts:
@@ -225,22 +226,24 @@ class _Parts:
 
     def left_out(self, i: int) -> float:
         """Estimate with test vector i left out of the sketch."""
-        return self.value(i, [(self.out[i], self.out_images[i])])
+        return float(self.value(i, [(self.out[i], self.out_images[i])]))
 
-    def without(self, i: int, j: int) -> float:
-        """The same with test vector j left out, too."""
-        a, b = second_direction(self.out[i], self.out[j])
-        second = a * self.out[j] - b * self.out[i], a * self.out_images[j] - b * self.out_images[i]
-        return self.value(i, [(self.out[i], self.out_images[i]), second])
+    def changes(self, i: int, estimate: float) -> np.ndarray:
+        """(m,) how that estimate changes when test vector j is left out, too; 0 for j = i."""
+        a, b = (c[:, None] for c in second_directions(self.out[i], self.out))
+        second = a * self.out - b * self.out[i], a * self.out_images - b * self.out_images[i]
+        change = estimate - self.value(i, [(self.out[i], self.out_images[i]), second])
+        change[i] = 0.0
+        return change
 
-    def value(self, i: int, gone: list[tuple[np.ndarray, np.ndarray]]) -> float:
-        """Trace on the range without the directions `gone` (u, Hu), plus vector i's sample of everything else."""
+    def value(self, i: int, gone: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Trace on the range without the directions `gone` (u, Hu; rows), plus vector i's sample of everything else."""
         known, inside, image = self.trace, self.tests[i], self.tests_images[i]
         for u, hu in gone:
-            along = u @ self.tests[i]
-            known, inside, image = known - u @ hu, inside - along * u, image - along * hu
-        sample = self.squares[i] - 2 * self.images[i] @ inside + inside @ image
-        return float(known + (self.free + len(gone)) / (self.dim - inside @ inside) * sample)
+            along = (u @ self.tests[i])[..., None]
+            known, inside, image = known - (u * hu).sum(-1), inside - along * u, image - along * hu
+        sample = self.squares[i] - 2 * inside @ self.images[i] + (inside * image).sum(-1)
+        return known + (self.free + len(gone)) / (self.dim - (inside**2).sum(-1)) * sample
 
 
 METHODS = {kind.name: kind for kind in (_Hutchinson, _HutchPlusPlus, _XTrace)}
