@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any, Callable
 
 import numpy as np
 
+from hessmx.algorithms.diagonal import diagonal
+from hessmx.algorithms.frobenius import squared_frobenius
 from hessmx.algorithms.lanczos import eigenpairs
+from hessmx.algorithms.sharpness import (
+    BallSharpness,
+    Outliers,
+    SaddleReport,
+    Sharpness,
+    ball_sharpness,
+    count_outliers,
+    saddle_report,
+    sharpness_of,
+)
 from hessmx.algorithms.slq import spectrum
+from hessmx.algorithms.solve import solve
 from hessmx.algorithms.trace import trace
 from hessmx.groups import Grouping
 from hessmx.operators import CurvatureOperator, Curved
 from hessmx.progress import reporter
-from hessmx.results import Eigenpairs, Estimate, LayerCurvature, Layers, Provenance, Spectrum
+from hessmx.results import (
+    Eigenpairs,
+    Estimate,
+    LayerCurvature,
+    Layers,
+    Provenance,
+    Solution,
+    Spectrum,
+    VectorEstimate,
+)
 
 
 class Questions:
@@ -38,6 +61,70 @@ class Questions:
     def spectrum(self, matrix: str = "hessian", **options: Any) -> Spectrum:
         """Spectral distribution by stochastic Lanczos quadrature: `algorithms.slq`."""
         return self._ask(spectrum, matrix, **options)
+
+    def diagonal(self, method: str = "xdiag", matrix: str = "hessian", **options: Any) -> VectorEstimate:
+        """Diagonal (P,) by "xdiag" or "hutchinson": `algorithms.diagonal`."""
+        return self._ask(diagonal, matrix, method=method, **options)
+
+    def squared_frobenius(self, matrix: str = "hessian", **options: Any) -> Estimate:
+        """Sum of the squared entries, with standard error: `algorithms.frobenius`."""
+        return self._ask(squared_frobenius, matrix, **options)
+
+    def logdet(self, shift: float, matrix: str = "hessian", **options: Any) -> Estimate:
+        """log det(A + shift I) from a spectrum; `options` are those of `spectrum`."""
+        return self._stamped(self.spectrum(matrix, **options).logdet(shift), matrix, options)
+
+    def effective_dimension(self, shift: float, matrix: str = "ggn", **options: Any) -> Estimate:
+        """tr A (A + shift I)^-1 from a spectrum; `options` are those of `spectrum`."""
+        return self._stamped(self.spectrum(matrix, **options).effective_dimension(shift), matrix, options)
+
+    def solve(
+        self, b: Any = None, damping: float = 0.0, method: str = "cg", matrix: str = "hessian", **options: Any
+    ) -> Solution:
+        """x with (A + damping I) x = b, by "cg" or "minres"; b is the gradient by default: a Newton step is -x."""
+        b = self.gradient() if b is None else b
+        result = self._run(
+            solve, self.matrix(matrix), f"solve with {matrix}", b=b, damping=damping, method=method, **options
+        )
+        return self._stamped(result, matrix, options)
+
+    def sharpness(self, matrix: str = "hessian", **options: Any) -> Sharpness:
+        """Largest eigenvalue and the learning rate 2 / lambda_max where plain gradient descent stops being stable."""
+        return self._stamped(sharpness_of(self.eigenpairs(1, "LA", matrix=matrix, **options)), matrix, options)
+
+    def ball_sharpness(self, radius: float = 0.05, k: int = 3, ascent: int = 5, **options: Any) -> BallSharpness:
+        """Largest loss found at distance `radius` (SAM: Foret et al. 2021), from the gradient and k top eigenvectors."""
+        pairs = self.eigenpairs(min(k, self.num_params), "LA", **options)
+        centre = self.parameters().astype(np.float64)
+        directions = np.column_stack([self.gradient(), pairs.vectors])
+        result = ball_sharpness(
+            self._loss_along(centre),
+            directions,
+            radius,
+            gradient_at=lambda displacement: self.gradient(at=centre + displacement),
+            ascent=ascent,
+        )
+        return self._stamped(result, "hessian", options)
+
+    def outliers(self, classes: int, matrix: str = "hessian", **options: Any) -> Outliers:
+        """Eigenvalues that stand apart at the top, against the number of classes (Papyan 2020, section 3)."""
+        pairs = self.eigenpairs(min(classes + 3, self.num_params), "LA", matrix=matrix, **options)
+        return self._stamped(count_outliers(pairs, classes), matrix, options)
+
+    def saddle(self, steps: Any = None, **options: Any) -> SaddleReport:
+        """Is there a direction of negative curvature, how deep, and does the loss go down along it: measured."""
+        centre = self.parameters().astype(np.float64)
+        return self._ask(
+            saddle_report,
+            "hessian",
+            loss_along=self._loss_along(centre),
+            gradient=self.gradient(),
+            steps=steps,
+            **options,
+        )
+
+    def _loss_along(self, centre: np.ndarray) -> Callable[[np.ndarray, float], float]:
+        return lambda direction, step: self.loss(at=centre + step * direction)
 
     def layers(self, by: Grouping = "layer", matrix: str = "hessian", budget: int = 30, **options: Any) -> Layers:
         """Top eigenvalue and trace of every diagonal block, and each trace's share of the sum of all traces.
@@ -69,16 +156,35 @@ class Questions:
         return top, Estimate(value, 0.0, np.array([value]), block.shape[0], "exact")
 
     def _ask(self, algorithm: Callable[..., Any], matrix: str, **options: Any) -> Any:
-        result = self._run(algorithm, self.matrix(matrix), f"{algorithm.__name__} of {matrix}", **options)
+        title = f"{algorithm.__name__.replace('_', ' ')} of {matrix}"
+        return self._stamped(self._run(algorithm, self.matrix(matrix), title, **options), matrix, options)
+
+    def _stamped(self, result: Any, matrix: str, options: dict[str, Any]) -> Any:
         seed = options.get("seed", self.seed)
         return dataclasses.replace(result, provenance=dataclasses.replace(self.provenance(matrix), seed=seed))
 
     def _run(self, algorithm: Callable[..., Any], operator: Any, title: str, **options: Any) -> Any:
         """Run an algorithm with this object's seed and progress bar, unless others are given."""
         with reporter(self._progress, title) as report:
-            return algorithm(operator, **{"seed": self.seed, "progress": report, **options})
+            known = {"seed": self.seed, "progress": report}
+            taken = inspect.signature(algorithm).parameters
+            fitting = {name: value for name, value in known.items() if name in taken or "options" in taken}
+            return algorithm(operator, **{**fitting, **options})
 
     # -- what the other half provides
+
+    @property
+    def num_params(self) -> int:
+        raise NotImplementedError
+
+    def parameters(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def loss(self, at: Any = None) -> float:
+        raise NotImplementedError
+
+    def gradient(self, at: Any = None) -> np.ndarray:
+        raise NotImplementedError
 
     def matrix(self, name: str) -> CurvatureOperator:
         raise NotImplementedError
