@@ -44,9 +44,10 @@ def select(asked: str, net: Net, loss: Callable[..., Any], train: bool, seed: in
     if asked == finite_difference.NAME or (asked == "auto" and missing):
         if missing and asked == "auto":
             _say(f"no tangent rule for {_listed(missing)}")
-        return Selected(finite_difference.FiniteDifference(net, Graphs(compiled, np.float64), np.dtype(np.float64)), graphs, compiled)
+        differences = finite_difference.FiniteDifference(net, Graphs(compiled, np.float64), np.dtype(np.float64))
+        return Selected(differences, graphs, compiled)
     if missing:
-        raise UnsupportedOps(asked, missing, "Use engine='finite-difference', or register rules (docs/adding-a-rule.md)")
+        raise UnsupportedOps(asked, missing, "Use engine='auto', or register rules (docs/adding-a-rule.md)")
     return Selected(reverse_over_forward.ReverseOverForward(compiled), graphs, compiled)
 
 

@@ -1,7 +1,7 @@
 """Central differences of gradients: for operators without a rule.
 
-(g(w + h e) - g(w - h e)) |v| / 2h along the unit vector e = v / |v|; the same with step 2h gives the error estimate, a third of the
-difference of the two (the leading term of the truncation, which rounding only makes larger).
+(g(w + h e) - g(w - h e)) |v| / 2h along the unit vector e = v / |v|; the same with step 2h gives the error estimate, a
+third of the difference of the two (the leading term of the truncation, which rounding only makes larger).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Live:
         self.net, self.block_loss, self.train = net, loss, train
         if train and "Dropout" in {type(block).__name__ for block in _blocks(net.block)}:
             raise EngineError(
-                "this net cannot be traced, so its Dropout masks cannot be held fixed: use mode='predict' or remove Dropout"
+                "this net cannot be traced, so its Dropout masks cannot be held fixed: use mode='predict'"
             )
 
     def loss(self, batch: Batch, at: np.ndarray | None = None) -> tuple[float, int]:
