@@ -93,7 +93,7 @@ class Questions:
         return self._stamped(sharpness_of(self.eigenpairs(1, "LA", matrix=matrix, **options)), matrix, options)
 
     def ball_sharpness(self, radius: float = 0.05, k: int = 3, ascent: int = 5, **options: Any) -> BallSharpness:
-        """Largest loss found at distance `radius` (SAM: Foret et al. 2021), from the gradient and k top eigenvectors."""
+        """Largest loss found at distance `radius` (Foret et al. 2021), from the gradient and k top eigenvectors."""
         pairs = self.eigenpairs(min(k, self.num_params), "LA", **options)
         centre = self.parameters().astype(np.float64)
         directions = np.column_stack([self.gradient(), pairs.vectors])
