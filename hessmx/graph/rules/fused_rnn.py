@@ -1,6 +1,8 @@
 """Lowering of the fused `RNN` operator to one `RNN` for each layer and direction.
 
 Single layers keep MXNet's fused kernel, so gradients stay as fast as they are; recurrent.py has their tangents.
+In float64 GRU and plain layers become steps: there MXNet's kernel gives wrong gradients of the data and the states
+where those of the parameters are not asked for, and rounds relu to float32.
 
 The flat parameter vector holds, in cuDNN's order, (W, R) of every layer and direction, then (bw, br) of every layer and
 direction; the directions of one layer follow each other.
@@ -31,34 +33,33 @@ def single_layers(s: Site, context: Lowering) -> Sequence[Symbol]:
     if asked:
         raise GraphError(f"RNN at {s.node.name} has {', '.join(asked)}, which MXNet knows on GPUs only: use cells")
     layers, directions = s.attr("num_layers"), 2 if s.attr("bidirectional", False) else 1
-    parameters = _parameters(s, layers, directions)
-    states = [_each(state, layers * directions) for state in s.xs[2:]]
-    y, ends = s.x, []
-    for layer in range(layers):
-        y = y if layer == 0 else _dropout(s, context, y, directions)
-        runs = []
-        for direction in range(directions):
-            place = layer * directions + direction
-            runs.append(_run(s, y, parameters[place], [state[place] for state in states], backwards=direction == 1))
-        ends += [run[1:] for run in runs]
-        y = runs[0][0] if directions == 1 else F.concat(*[run[0] for run in runs], dim=2)
-    if not s.attr("state_outputs", False):
-        return [y]
-    return [y, *(_joined(list(end)) for end in zip(*ends))]
+    run = _fused if s.attr("mode") == "lstm" or not context.double else _steps
+    units = s.attr("state_size")
+    widths = [s.x_shapes[0][2]] + [units * directions] * (layers - 1)
+    parameters = _parameters(s, [width for width in widths for _ in range(directions)])
+    states = zip(*(_each(state, layers * directions) for state in s.xs[2:]))
+    y, ends, places = s.x, [], zip(parameters, states)
+    for layer, width in enumerate(widths):
+        y = y if layer == 0 else _dropout(s, context, y, width)
+        outputs = []
+        for reverse in (False, True)[:directions]:
+            own, state = next(places)
+            # `identity`, as the backward of RNN cannot add to the gradient of its data: it must be the only reader
+            out, *end = run(s, F.reverse(y, axis=0) if reverse else F.identity(y), own, state, width)
+            outputs.append(F.reverse(out, axis=0) if reverse else out)
+            ends.append(end)
+        y = outputs[0] if directions == 1 else F.concat(*outputs, dim=2)
+    return [y, *map(_joined, zip(*ends))] if s.attr("state_outputs", False) else [y]
 
 
-def _parameters(s: Site, layers: int, directions: int) -> list[Symbol]:
-    """The flat vector of each layer and direction."""
-    hidden, rows, width = s.attr("state_size"), GATES[s.attr("mode")] * s.attr("state_size"), s.x_shapes[0][2]
-    if layers * directions == 1:
+def _parameters(s: Site, widths: Sequence[int]) -> list[Symbol]:
+    """The flat vector of each layer and direction, whose inputs have `widths` features."""
+    count, units, rows = len(widths), s.attr("state_size"), GATES[s.attr("mode")] * s.attr("state_size")
+    if count == 1:
         return [s.xs[1]]
-    sizes: list[tuple] = []
-    for layer in range(layers):
-        sizes += [(rows * ((width if layer == 0 else hidden * directions) + hidden),)] * directions
-    sizes += [(2 * rows,)] * (layers * directions)
-    parts = unpack(s.xs[1], sizes, hidden)
-    count = layers * directions
-    return [joined([weights, biases], hidden) for weights, biases in zip(parts[:count], parts[count:])]
+    sizes = [(rows * (width + units),) for width in widths] + [(2 * rows,)] * count
+    parts = unpack(s.xs[1], sizes, units)
+    return [joined(pair, units) for pair in zip(parts[:count], parts[count:])]
 
 
 def joined(parts: Sequence[Symbol], unit: int) -> Symbol:
@@ -72,19 +73,44 @@ def _param_concat(s: Site, context: Lowering) -> Sequence[Symbol] | None:
     return None if unit == 1 or s.attr("dim", 1) != 0 else [joined(s.xs, unit)]
 
 
-def _run(s: Site, x: Symbol, parameters: Symbol, states: list[Symbol], backwards: bool) -> list[Symbol]:
-    """Outputs and last states of one layer in one direction."""
-    x = F.reverse(x, axis=0) if backwards else F.identity(x)  # see recurrent.py: RNN must be the only reader
-    attrs = {"state_size": s.attr("state_size"), "num_layers": 1, "mode": s.attr("mode")}
-    outputs = call("RNN", [x, parameters, *states], {**attrs, "state_outputs": s.attr("state_outputs", False)})
-    return [F.reverse(outputs[0], axis=0), *outputs[1:]] if backwards else outputs
+def _fused(s: Site, x: Symbol, parameters: Symbol, states: Sequence[Symbol], width: int) -> list[Symbol]:
+    """Outputs (T, N, H) and last states (1, N, H) of one layer in one direction."""
+    attrs = {"state_size": s.attr("state_size"), "num_layers": 1, "mode": s.attr("mode"), "state_outputs": True}
+    return call("RNN", [x, parameters, *states], attrs)
 
 
-def _dropout(s: Site, context: Lowering, y: Symbol, directions: int) -> Symbol:
+def _steps(s: Site, x: Symbol, parameters: Symbol, states: Sequence[Symbol], width: int) -> list[Symbol]:
+    """The same, step by step."""
+    units, rows = s.attr("state_size"), GATES[s.attr("mode")] * s.attr("state_size")
+    w, r, bw, br = unpack(parameters, [(rows, width), (rows, units), (rows,), (rows,)], units)
+    inputs = F.FullyConnected(x, w, bw, num_hidden=rows, flatten=False)
+    h, outputs = F.reshape(states[0], shape=(-3, 0)), []
+    for into in split(inputs, s.x_shapes[0][0], squeeze=True):
+        h = _CELLS[s.attr("mode")](into, F.FullyConnected(h, r, br, num_hidden=rows), h)
+        outputs.append(h)
+    return [F.stack(*outputs, axis=0), F.expand_dims(h, axis=0)]
+
+
+def _gru(into: Symbol, back: Symbol, h: Symbol) -> Symbol:
+    (ri, zi, ni), (rh, zh, nh) = (F.SliceChannel(a, num_outputs=3, axis=1) for a in (into, back))
+    z = F.sigmoid(zi + zh)
+    new = F.tanh(ni + F.sigmoid(ri + rh) * nh)
+    return new + z * (h - new)
+
+
+_CELLS = {
+    "rnn_relu": lambda into, back, h: F.relu(into + back),
+    "rnn_tanh": lambda into, back, h: F.tanh(into + back),
+    "gru": _gru,
+}
+
+
+def _dropout(s: Site, context: Lowering, y: Symbol, width: int) -> Symbol:
+    """A mask over all steps, drawn outside the graph."""
     keep = 1 - float(s.attr("p", 0.0))
     if not context.train or keep == 1:
         return y
-    shape = (*s.x_shapes[0][:2], s.attr("state_size") * directions)
+    shape = (*s.x_shapes[0][:2], width)
     mask = context.draw(s.node.name, shape, lambda generator: (generator.random(shape) < keep) / keep)
     return F.elemwise_mul(y, mask)
 
@@ -94,5 +120,5 @@ def _each(state: Symbol, count: int) -> list[Symbol]:
     return [state] if count == 1 else split(state, count)
 
 
-def _joined(ends: list[Symbol]) -> Symbol:
+def _joined(ends: Sequence[Symbol]) -> Symbol:
     return ends[0] if len(ends) == 1 else F.concat(*ends, dim=0)
