@@ -1,0 +1,93 @@
+"""The pages in docs/questions: scripts run, tables are what the scripts wrote, snippets can be pasted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs" / "questions").glob("*.md"))
+SCRIPTS = sorted(path for path in (ROOT / "scripts" / "questions").glob("*.py") if path.stem != "common")
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SNIPPETS = [pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES
+            for i, code in enumerate(SNIPPET.findall(page.read_text()))]
+PICTURE = re.compile(r"!\[[^\]]+\]\((\.\./images/questions/[\w.-]+\.png)\)")
+LARGEST = 120_000  # bytes of a picture
+SECONDS = 20
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A script as a module; its `import common` finds the one beside it."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "questions"))
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+
+    def load(path):
+        spec = importlib.util.spec_from_file_location(f"questions_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def published(page):
+    return json.loads(page.with_suffix(".json").read_text())
+
+
+def test_every_page_has_a_script_and_every_script_a_page():
+    assert [path.stem.replace("_", "-") for path in SCRIPTS] == [page.stem for page in PAGES if page.stem != "index"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_in_short_form_writes_the_tables_and_pictures_of_its_page(script, load, tmp_path):
+    load(script).main(True, tmp_path)
+    name = script.stem.replace("_", "-")
+    page = ROOT / "docs" / "questions" / f"{name}.md"
+    found, committed = json.loads((tmp_path / "questions" / f"{name}.json").read_text()), published(page)
+    assert found["short"] and not committed["short"]
+    assert set(found["numbers"]) == set(committed["numbers"])
+    assert {title: rows["head"] for title, rows in found["tables"].items()} == {
+        title: rows["head"] for title, rows in committed["tables"].items()
+    }
+    drawn = {path.name for path in (tmp_path / "images" / "questions").iterdir()}
+    assert drawn == {Path(link).name for link in PICTURE.findall(page.read_text())}
+    assert all(len(path.read_bytes()) < LARGEST for path in (tmp_path / "images" / "questions").iterdir())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_a_page_shows_the_committed_tables_and_pictures(page, load):
+    common = load(ROOT / "scripts" / "questions" / "common.py")
+    text, tables = page.read_text(), published(page)["tables"]
+    shown = {match["title"]: match["body"] for match in common.TABLE.finditer(text)}
+    assert shown == {title: common.markdown(rows) for title, rows in tables.items()}
+    assert text.count("<!-- table:") == text.count("<!-- end -->") == len(shown)
+    pictures = [(page.parent / link).resolve() for link in PICTURE.findall(text)]
+    assert pictures and all(path.stat().st_size < LARGEST for path in pictures)
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_a_snippet_can_be_pasted(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    start = time.perf_counter()
+    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    assert time.perf_counter() - start < SECONDS
+
+
+MARKED = "a\n<!-- table: t -->\n{}<!-- end -->\nb"
+
+
+@pytest.mark.parametrize("text, expected", [
+    (MARKED.format("old\n"), MARKED.format("| h | k |\n| --- | ---: |\n| 1 | 2 |\n")),
+    ("no table", "no table"),
+])
+def test_tables_are_put_between_their_markers(text, expected, load):
+    common = load(ROOT / "scripts" / "questions" / "common.py")
+    assert common.with_tables(text, {"t": common.table(["h", "k"], [[1, 2]])}) == expected
