@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,8 @@ from hessmx import _mxnet
 from hessmx._mxnet import mx
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(info.name for info in pkgutil.walk_packages(hessmx.__path__, "hessmx."))
+MODULES = sorted(info.name for info in pkgutil.walk_packages(hessmx.__path__, "hessmx.")
+                 if not info.name.endswith("__main__"))
 
 
 @pytest.mark.smoke
@@ -77,3 +80,22 @@ def test_mxnet_gets_the_cores_unless_the_user_chose(environment, threads):
         check=True,
     )
     assert done.stdout.strip() == threads
+
+
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.smoke
+def test_the_code_in_readme_runs_in_a_new_process(tmp_path):
+    (code,) = snippets(ROOT / "README.md")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "top.png").exists()
+
+
+@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert missing == []

@@ -30,8 +30,8 @@ def eigen(count: int, which: str, method: str, out: str, matrix: str, state: str
 
 @click.command()
 @options(NET, OBJECTIVE, MATRIX)
-@click.option("--method", default="hutchinson", show_default=True,
-              type=click.Choice(("hutchinson", "hutch++", "xtrace")))
+@click.option("--method", default="hutch++", show_default=True,
+              type=click.Choice(("hutch++", "hutchinson", "xtrace")))
 @click.option("--budget", type=click.IntRange(1), help="Matrix-vector products to spend.")
 @click.option("--rtol", type=click.FloatRange(0, min_open=True), help="Stop at this relative error.")
 def trace(method: str, budget: int | None, rtol: float | None, out: str, matrix: str, state: str | None,
