@@ -80,6 +80,8 @@ class Curvature(Questions):
         self._objective = Objective(self._net, self._batches, reduction, weight_decay)
         first = next(iter(self._batches))
         self._selected = select(engine, self._net, loss, mode == "train", self.seed, first)
+        if not first.kept:
+            self._objective.check_repeatable(self._selected.gradients.loss)
 
     # -- what it is about
 
@@ -104,6 +106,11 @@ class Curvature(Questions):
     def engine(self) -> str:
         """The engine actually used."""
         return self._selected.engine.name
+
+    @property
+    def error_estimate(self) -> float | None:
+        """Relative error of the last product, estimated; None for exact engines."""
+        return getattr(self._selected.engine, "error", None)
 
     @property
     def reduction(self) -> str:
@@ -193,7 +200,7 @@ class Curvature(Questions):
 
     @property
     def gradient_covariance(self) -> CurvatureOperator:
-        """mean_i g_i g_i' - g g' (P, P): how much the per-sample gradients differ (for reduction "mean", no penalty)."""
+        """mean_i g_i g_i' - g g' (P, P): how per-sample gradients differ (reduction "mean", no penalty)."""
         return self.fisher() - Outer(self._unpenalised_gradient())
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import Any, Callable, Sequence, Union
 import numpy as np
 
 from hessmx.data import Batch, Batches
-from hessmx.errors import InputError, choose
+from hessmx.errors import DataError, InputError, choose
 from hessmx.net import Net
 
 
@@ -87,6 +87,21 @@ class Objective:
                 total = np.asarray(value, np.float64) if total is None else total + value
         self.samples = samples
         return np.zeros(()) if total is None else total
+
+    def check_repeatable(self, loss: Callable[[Batch], tuple[float, int]]) -> None:
+        """Two passes over the data must give the same sum of losses, to the rounding of another order."""
+        passes = []
+        for _ in range(2):
+            total = float(self.add_up(loss))
+            passes.append((total, self.samples))
+        tolerance = 1e-4 if self.net.dtype == np.float32 else 1e-9
+        (first, count), (second, again) = passes
+        if count != again or abs(first - second) > tolerance * max(abs(first), abs(second)):
+            raise DataError(
+                f"two passes over the data must give the same data, but the losses add up to {first:.6g} over {count} "
+                f"samples and then to {second:.6g} over {again}: turn off random augmentation (shuffling is fine in "
+                "mode='predict'; mode='train' needs the same batches in every pass)"
+            )
 
     def value(self, total: Any, parameters: np.ndarray) -> float:
         penalty = self.reduction.of_penalty(self.penalty.value(parameters), self.samples)

@@ -228,7 +228,8 @@ def _ancestors(graph: Graph, entries: Sequence[Entry], moving: frozenset[Entry])
 
 def split_plan(plan: Plan, parameters: set[str]) -> Split:
     """Where the core ends; UnsupportedOps with every operator that has no place in core or tail."""
-    net, loss, refused = plan.net, _loss(plan), Refused()
+    net, loss = plan.net, _loss(plan)
+    refused: Refused = {}
     with scope():
         net_shapes, loss_shapes = infer_shapes(net, plan.shapes), infer_shapes(loss, plan.shapes)
     reached = _dependent(net, parameters)

@@ -8,6 +8,7 @@ double backward can corrupt the process.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -78,6 +79,10 @@ def _scaled(value: Any, factor: float) -> Any:
     return apply("batch_dot", *((value, diagonal) if columns <= rows else (diagonal, value)))
 
 
+def _unary(op: str, p: Place) -> Any:
+    return apply(op, p.x)
+
+
 def _add(p: Place) -> Any:
     rows = p.y_shape[0] if len(p.y_shape) == 2 else 1
     return apply("elemwise_add", *(_spread(x, rows) for x in p.xs))
@@ -110,7 +115,7 @@ def log_sum_exp(z: Any) -> Any:
 
 
 LIFTS: dict[str, Callable[[Place], Any]] = {
-    **{op: (lambda p, op=op: apply(op, p.x)) for op in UNARY},
+    **{op: partial(_unary, op) for op in UNARY},
     "abs": _abs,
     "Activation": lambda p: apply(p.attr("act_type"), p.x),
     "Flatten": lambda p: p.x,
