@@ -181,7 +181,7 @@ def save(result: Result, path: PathLike) -> Path:
     if large:
         arrays = path.with_suffix(".npz")
         with replacing(arrays) as file:
-            np.savez_compressed(file, **large)  # type: ignore[arg-type]
+            np.savez_compressed(file, **large)
         data.update(dict.fromkeys(large))
         data["arrays"] = {"file": arrays.name, "sha256": _sha256(arrays), "names": sorted(large)}
     with replacing(path) as file:

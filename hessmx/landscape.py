@@ -130,7 +130,7 @@ def trajectory(snapshots: Sequence[np.ndarray] | np.ndarray, centre: np.ndarray 
     return Trajectory(rows[:2].T, moved @ rows[:2].T, sizes[:2] ** 2 / np.sum(sizes**2))
 
 
-def _losses(curv: Any, d: np.ndarray, points: list[tuple[float, ...]], state: State,
+def _losses(curv: Any, d: np.ndarray, points: Sequence[tuple[float, ...]], state: State,
             progress: Progress | None) -> np.ndarray:
     """Loss at every point, in order; what a killed run has computed is not computed again."""
     w = np.asarray(curv.parameters(), float)

@@ -17,7 +17,7 @@ from hessmx.curvature import Curvature
 from hessmx.errors import HessmxError
 from hessmx.losses import by_name
 
-NETS = {
+NETS: dict[str, dict[str, Any]] = {
     "maxout": dict(sizes=(64, 32, 32, 10), activation="maxout", pieces=3),
     "dense": dict(sizes=(64, 64, 32, 10), activation="tanh"),
 }
@@ -33,7 +33,7 @@ def demo(out: str, seed: int) -> int:
     folder = Path(out)
     train, test = _digits(seed)
     with files.replacing(folder / "digits.npz") as file:
-        np.savez_compressed(file, x=train[0], y=train[1])  # type: ignore[arg-type]
+        np.savez_compressed(file, x=train[0], y=train[1])
     rows = [_row(name, folder, train, test, seed) for name in NETS]
     click.echo("\n" + _table(rows))
     click.echo(f"\nFigures and numbers are in {folder}/. Ask further questions of the saved nets:\n"

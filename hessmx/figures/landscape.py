@@ -51,8 +51,12 @@ def plane(result: LandscapePlane, ax: Axes | None = None, levels: int = 14) -> A
     ax.set_xlim(result.xs[0], result.xs[-1])
     ax.set_ylim(result.ys[0], result.ys[-1])
     shares = result.explained if result.explained is not None else (None, None)
-    for name, share, put in zip(result.labels, shares, (ax.set_xlabel, ax.set_ylabel)):
-        put(name + (f" ({share:.0%} of the path's variance)" if share is not None else ""))
+    labels = [
+        name + (f" ({share:.0%} of the path's variance)" if share is not None else "")
+        for name, share in zip(result.labels, shares)
+    ]
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
     names = ax.get_legend_handles_labels()
     ax.figure.legend(*names, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return titled(ax, "Loss on a plane through the trained parameters", result.provenance)
