@@ -80,13 +80,15 @@ class Live:
 
     def gradient(self, batch: Batch, at: np.ndarray | None = None) -> tuple[Any, int]:
         with self.net.lent(self._values(at)) as arrays:
-            variables = [arrays[name] for name in self.net.names]
-            gradients = [mx.nd.zeros_like(array) for array in variables]
-            mx.autograd.mark_variables(variables, gradients)
+            # All, not only the selected: FullyConnected writes a bias's gradient only beside its weight's.
+            marked = {name: array for name, array in arrays.items() if self.net.all[name].grad_req != "null"}
+            marked.update((name, arrays[name]) for name in self.net.names)
+            found = {name: mx.nd.zeros_like(array) for name, array in marked.items()}
+            mx.autograd.mark_variables(list(marked.values()), list(found.values()))
             with mx.autograd.record(train_mode=self.train):
                 losses = self._losses(batch)
             losses.backward(train_mode=self.train)
-        vector = np.concatenate([gradient.asnumpy().ravel() for gradient in gradients])
+        vector = np.concatenate([found[name].asnumpy().ravel() for name in self.net.names])
         return vector, losses.shape[0]
 
     def _losses(self, batch: Batch) -> Any:

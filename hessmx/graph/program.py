@@ -11,6 +11,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx.graph.node import Graph, parse
 from hessmx.graph.symbols import Symbol
 
 _DECOY = "__decoy"
@@ -59,7 +60,7 @@ class Flat:
 
 
 class Program:
-    """An executor over arrays that stay (parameters, tangents), arrays fed per batch, and gradients into given arrays."""
+    """An executor over arrays that stay (parameters, tangents), arrays fed per batch, gradients into given arrays."""
 
     def __init__(
         self,
@@ -86,11 +87,13 @@ class Program:
         self._auxiliary = {name: (held[name], held[name].copy()) for name in auxiliary}
         self.gradients = {name: array for name, array in gradients.items() if name in arguments}
         self._missing = [array for name, array in gradients.items() if name not in arguments]
+        bound = {name: held[name] if name in held else self._fed[name] for name in arguments}
+        unasked = {name: mx.nd.zeros_like(bound[name]) for name in weights_beside(symbol, self.gradients)}
         self._executor = symbol.bind(
             context,
-            {name: held[name] if name in held else self._fed[name] for name in arguments},
-            args_grad=self.gradients,
-            grad_req={name: "write" if name in self.gradients else "null" for name in arguments},
+            bound,
+            args_grad={**self.gradients, **unasked},
+            grad_req={name: "write" if name in self.gradients or name in unasked else "null" for name in arguments},
             aux_states={name: copy for name, (_, copy) in self._auxiliary.items()},
         )
         self._ones: list[Any] | None = None
@@ -115,3 +118,35 @@ class Program:
                 self._ones = [mx.nd.ones_like(output) for output in self._executor.outputs]
             cotangents = self._ones
         self._executor.backward(list(cotangents))
+
+
+def weights_beside(symbol: Symbol, wanted: Mapping[str, Any]) -> set[str]:
+    """Variables whose gradient must be asked for although nobody wants it.
+
+    In float32 FullyConnected writes the gradient of its bias only together with that of its weight: asked for the
+    bias alone, it leaves the memory as it was.
+    """
+    if set(symbol.list_arguments()) <= set(wanted):
+        return set()
+    graph = parse(symbol)
+    moved: set[int] = set()
+    for index, node in enumerate(graph.nodes):
+        if node.name in wanted if node.op is None else any(i in moved for i, _ in node.inputs):
+            moved.add(index)
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op == "FullyConnected" and len(node.inputs) == 3:
+            (weight, _), (bias, _) = node.inputs[1:]
+            if bias in moved and weight not in moved:
+                found |= _variables_of(graph, weight)
+    return found
+
+
+def _variables_of(graph: Graph, index: int) -> set[str]:
+    """Names of the variables that a node is computed from."""
+    under, names = {index}, set()
+    for i in range(index, -1, -1):
+        if i in under:
+            under.update(j for j, _ in graph.nodes[i].inputs)
+            names |= {graph.nodes[i].name} if graph.nodes[i].op is None else set()
+    return names

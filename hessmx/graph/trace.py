@@ -6,8 +6,9 @@ Two tracers. The symbol tracer calls a HybridBlock with Symbols. The tape tracer
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError
@@ -52,13 +53,33 @@ def _variables(prefix: str, count: int) -> list[Symbol]:
     return [v.as_np_ndarray() for v in variables] if mx.util.is_np_array() else variables
 
 
-def _symbolic(function: Callable[..., Any], inputs: Sequence[Symbol], regroup: Callable[[list[Any]], Sequence[Any]]) -> Piece:
-    with scope():
+@contextmanager
+def _functions_refuse_symbols() -> Iterator[None]:
+    """autograd.Function hands a Symbol to its forward and forgets its backward, which need not be the derivative."""
+    original = mx.autograd.Function.__call__
+
+    def refuse(self: Any, *inputs: Any) -> Any:
+        if any(isinstance(leaf, Symbol) for leaf in inputs):
+            raise GraphError("autograd.Function is user code that a Symbol does not describe")
+        return original(self, *inputs)
+
+    mx.autograd.Function.__call__ = refuse
+    try:
+        yield
+    finally:
+        mx.autograd.Function.__call__ = original
+
+
+def _symbolic(
+    function: Callable[..., Any], inputs: Sequence[Symbol], regroup: Callable[[list[Any]], Sequence[Any]]
+) -> Piece:
+    with scope(), _functions_refuse_symbols():
         result = function(*regroup(list(inputs)))
         leaves = flatten(result)
         if not leaves or not all(isinstance(leaf, Symbol) for leaf in leaves):
             raise GraphError(f"returned {type(leaves[0]).__name__ if leaves else 'nothing'} for a Symbol")
-        graph = parse(mx.sym.Group([leaf.as_nd_ndarray() if hasattr(leaf, "as_nd_ndarray") else leaf for leaf in leaves]))
+        plain = [leaf.as_nd_ndarray() if hasattr(leaf, "as_nd_ndarray") else leaf for leaf in leaves]
+        graph = parse(mx.sym.Group(plain))
     if graph.ops.keys() & _SUBGRAPH_OPS:
         raise GraphError("holds control flow")
     return Piece(graph, {}, result, taped=False)
@@ -68,7 +89,7 @@ def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any]) ->
     """Trace `net` on a batch of inputs; `parameters` maps names to arrays."""
     try:
         return _symbolic(net, _variables("data", len(inputs)), lambda leaves: leaves)
-    except Exception as error:  # noqa: BLE001  (user code: whatever it raises, the tape is the answer)
+    except Exception as error:  # user code: whatever it raises, the tape is the answer
         symbolic_error = error
     try:
         graph, constants, result = record(net, dict(zip(names("data", len(inputs)), inputs)), parameters, "net")
@@ -82,7 +103,9 @@ def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any]) ->
     return Piece(graph, constants, result, taped=True)
 
 
-def trace_loss(loss: Callable[..., Any], outputs: Any, labels: Any, arrays: Callable[[], tuple[list[Any], list[Any]]]) -> Piece:
+def trace_loss(
+    loss: Callable[..., Any], outputs: Any, labels: Any, arrays: Callable[[], tuple[list[Any], list[Any]]]
+) -> Piece:
     """Trace `loss(outputs, labels)`; `arrays()` gives the values, asked for only if Symbols will not do."""
     output_leaves, label_leaves = flatten(outputs), flatten(labels)
     count = len(output_leaves)
@@ -94,7 +117,7 @@ def trace_loss(loss: Callable[..., Any], outputs: Any, labels: Any, arrays: Call
     try:
         variables = _variables("output", count) + _variables("label", len(label_leaves))
         return _symbolic(loss, variables, regroup)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         symbolic_error = error
     values, label_values = arrays()
     given = dict(zip(names("output", count) + names("label", len(label_leaves)), values + label_values))
