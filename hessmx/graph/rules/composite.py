@@ -91,6 +91,19 @@ def _variance(s: Site) -> Sequence[Symbol]:
     return [scaled if s.node.op == "_npi_var" else F.sqrt(scaled)]
 
 
+@composite("_image_to_tensor")
+def _to_tensor(s: Site) -> Sequence[Symbol]:
+    """(..., H, W, C) in 0 ... 255 to (..., C, H, W) in 0 ... 1; MXNet's own gradient is a copy."""
+    axes = (0, 3, 1, 2) if len(s.x_shapes[0]) == 4 else (2, 0, 1)
+    return [F.transpose(s.x, axes=axes) / 255]
+
+
+@composite("_image_flip_left_right", "_image_flip_top_bottom")
+def _image_flip(s: Site) -> Sequence[Symbol]:
+    """(..., H, W, C); MXNet's own gradient is a copy."""
+    return [F.reverse(s.x, axis=len(s.x_shapes[0]) - (2 if s.node.op == "_image_flip_left_right" else 3))]
+
+
 @composite("_npi_average")
 def _average(s: Site) -> Sequence[Symbol]:
     """With `returned`, MXNet's own gradient leaves out the sum of the weights."""
@@ -239,16 +252,26 @@ _PAD_ROWS = {
 
 @composite("_npi_pad")
 def _pad(s: Site) -> Sequence[Symbol] | None:
-    """MXNet has a gradient for mode 'constant' only; the others are rows taken along each axis."""
-    rows = _PAD_ROWS.get(s.attr("mode", "constant"))
-    if rows is None:
+    """MXNet has a gradient for mode 'constant' only; in the others borders are entries, or extrema, along an axis."""
+    mode, result = s.attr("mode", "constant"), s.x
+    if mode == "constant":
         return None
-    result = s.x
     for axis, ((before, after), size) in enumerate(zip(s.attr("pad_width"), s.x_shapes[0])):
+        if mode in _PAD_ROWS:
+            rows = [_PAD_ROWS[mode](i, size) for i in range(-before, size + after)]
+            pieces = [F.slice_axis(result, axis=axis, begin=k, end=k + 1) for k in rows]
+        else:
+            border = (F.max if mode == "maximum" else F.min)(result, axis=axis, keepdims=True)
+            pieces = [border] * before + [result] + [border] * after
         if before or after:
-            pieces = [rows(i, size) for i in range(-before, size + after)]
-            result = F.Concat(*[F.slice_axis(result, axis=axis, begin=k, end=k + 1) for k in pieces], dim=axis)
+            result = F.Concat(*pieces, dim=axis)
     return [result]
+
+
+@composite("sort")
+def _sort(s: Site) -> Sequence[Symbol] | None:
+    """Without an axis in so many words MXNet's own backward does not parse."""
+    return None if "axis" in s.node.raw else s.again([s.x], axis=-1)
 
 
 # -- densities: sample (..., n), parameters (...)

@@ -87,6 +87,8 @@ for _op, _partials in {
     for _prefix in ("elemwise_" if _op == "div" else "_", "broadcast_"):
         RULES[_prefix + _op] = elementwise(*_partials)
 
+RULES["_scatter_elemwise_div"] = RULES["elemwise_div"]
+
 
 def _ratio(s: Site, a: Symbol, b: Symbol) -> Symbol:
     return F.broadcast_div(a, b)

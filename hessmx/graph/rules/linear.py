@@ -13,7 +13,8 @@ for _op in """
     negative _mul_scalar _div_scalar broadcast_like reshape_like slice_like _split_v2 pick take gather_nd
     scatter_nd SequenceLast SequenceReverse im2col col2im Crop degrees radians Cast amp_cast
     _contrib_BilinearResize2D _contrib_AdaptiveAvgPooling2D _linalg_extractdiag _linalg_makediag
-    _linalg_extracttrian _linalg_maketrian _identity_with_attr_like_rhs _contrib_div_sqrt_dim
+    _linalg_extracttrian _linalg_maketrian _identity_with_attr_like_rhs
+    _image_crop
 """.split():
     RULES[_op] = linear()
 
@@ -32,6 +33,8 @@ RULES.update(
         "_minus_scalar": same(),
         "_rminus_scalar": linear(scalar=0),
         "_scatter_plus_scalar": same(),
+        "_scatter_minus_scalar": same(),
+        "_image_normalize": linear(mean=0),
         "Embedding": linear(1),
         "_contrib_index_copy": linear(0, 2),
     }
@@ -45,7 +48,8 @@ for _op in """
     _lesser_equal_scalar _logical_and_scalar _logical_or_scalar _logical_xor_scalar broadcast_equal
     broadcast_not_equal broadcast_greater broadcast_greater_equal broadcast_lesser broadcast_lesser_equal
     broadcast_logical_and broadcast_logical_or broadcast_logical_xor _zeros _ones _full _arange _linspace _eye
-    _contrib_arange_like _contrib_isnan _contrib_isinf _contrib_isfinite _unravel_index _ravel_multi_index
+    _contrib_arange_like _unravel_index _ravel_multi_index
     all_finite multi_all_finite _histogram _zeros_without_dtype _contrib_index_array _contrib_getnnz
+    _contrib_MultiBoxPrior
 """.split():
     RULES[_op] = zero()

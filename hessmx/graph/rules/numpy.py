@@ -36,7 +36,6 @@ for _op in """
 RULES.update(
     {
         "_npi_absolute": classic.RULES["abs"],
-        "_npi_abs": classic.RULES["abs"],
         "_npx_relu": classic.RULES["relu"],
         "_npx_sigmoid": classic.RULES["sigmoid"],
         "_npi_true_divide": classic.RULES["broadcast_div"],
@@ -49,16 +48,16 @@ RULES.update(
 
 # linear in the first input
 for _op in """
-    _npi_negative _npi_degrees _npi_radians _np_sum _npi_mean _np_reshape _npx_reshape _npi_reshape _np_transpose
-    _np_moveaxis _np_squeeze _np_roll _np_diag _np_diagflat _np_diagonal _np_trace _np_copy _npi_copy _np_cumsum
+    _npi_negative _npi_degrees _npi_radians _np_sum _npi_mean _np_reshape _npx_reshape _np_transpose
+    _np_moveaxis _np_squeeze _np_roll _np_diag _np_diagflat _np_diagonal _np_trace _np_copy _np_cumsum
     _npi_broadcast_to _npi_flip _npi_rot90 _npi_tril _npi_diff _npi_hsplit _npi_dsplit _npi_multiply_scalar
-    _npi_true_divide_scalar _npi_ldexp_scalar _np_repeat
+    _npi_true_divide_scalar _npi_ldexp_scalar
 """.split():
     RULES[_op] = linear()
 
 # linear in all inputs together
 for _op in """
-    _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack
+    _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack _npi_column_stack
 """.split():
     RULES[_op] = linear(...)
 

@@ -80,7 +80,7 @@ def _topk(s: Site) -> Sequence[Tangent]:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("max", "min", "_np_max", "_np_min", "_np_amax", "_np_amin"), custom(_extremum)),
+    **dict.fromkeys(("max", "min", "_np_max", "_np_min"), custom(_extremum)),
     **dict.fromkeys(("prod", "_np_prod"), custom(_prod)),
     "nanprod": custom(_nanprod),
     "nansum": custom(_nansum),
