@@ -29,7 +29,6 @@ RULES: dict[str, Rule] = {
 
 REASONS: dict[str, str] = {
     "ROIPooling": "which pixels its maxima stand at is known to its own backward only",
-    "Correlation": "a layer of optical flow nets; no rule has been written",
 }
 
 
