@@ -92,6 +92,19 @@ def _dropout(s: Site, context: Lowering) -> Sequence[Symbol]:
 
 
 @lowers("_zeros", "_ones", "_full")
-def _constant(s: Site, context: Lowering) -> Sequence[Symbol] | None:
+def _constant(s: Site, context: Lowering) -> Sequence[Symbol]:
     """Initial states made as Symbols have shape (layers, 0, units): 0 is what the operators around them settle."""
-    return None if 0 not in (s.attr("shape") or ()) else s.again([], shape=s.y_shapes[0])
+    shape = s.y_shapes[0] if 0 in (s.attr("shape") or ()) else s.attr("shape")
+    return s.again([], shape=shape, dtype=_computed(str(s.attr("dtype", "float32")), context))
+
+
+@lowers("Cast", "amp_cast")
+def _cast(s: Site, context: Lowering) -> Sequence[Symbol]:
+    return s.again(s.xs, dtype=_computed(str(s.attr("dtype")), context))
+
+
+def _computed(dtype: str, context: Lowering) -> str:
+    """What `dtype` becomes where float16 is computed as float32, or everything in float64."""
+    if not dtype.startswith("float"):
+        return dtype
+    return "float64" if context.double else "float32" if dtype == "float16" else dtype
