@@ -71,7 +71,7 @@ class RunState:
 
     def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             meta = json.loads(arrays.pop("__meta__").tobytes())
             intact = meta["sha256"] == _digest(arrays)
