@@ -46,6 +46,7 @@ class Compiled:
         self._drawn: dict[int, tuple[Batch, dict[str, Any]]] = {}
         self._cast: dict[int, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
+        self._checked: dict[int, Batch] = {}
 
     # -- tracing and planning
 
@@ -91,7 +92,7 @@ class Compiled:
         if key not in self._plans:
             shapes = {name: tuple(p.shape) for name, p in self.net.all.items()}
             shapes.update({name: tuple(a.shape) for name, a in arrays.items()})
-            double = (self.dtype or self.net.dtype) == np.float64
+            double = all(self._wanted(np.dtype(p.dtype)) == np.float64 for p in self.net.all.values())
             try:
                 self._plans[key] = make_plan(net.graph, loss and loss.graph, shapes, self.train, double)
             except mx.base.MXNetError as error:
@@ -138,6 +139,9 @@ class Compiled:
         return np.dtype(self._held()[name].dtype) if name in self.net.all else np.dtype(self.dtype or self.net.dtype)
 
     def feeds(self, batch: Batch, plan: Plan) -> dict[str, Any]:
+        if self._checked.get(batch.index) is not batch:
+            self._checked[batch.index] = batch
+            check_classes(self.loss, batch, plan)
         return {**self._batch_arrays(batch), **self._draws(batch, plan)}
 
     def _batch_arrays(self, batch: Batch) -> dict[str, Any]:
@@ -169,6 +173,11 @@ class Compiled:
         """Of the selected parameters, as computed with."""
         held = self._held()
         return {name: np.dtype(held[name].dtype) for name in self.net.names}
+
+    def parameters(self) -> Mapping[str, Any]:
+        """All parameters as computed with, as they are now."""
+        self._refresh()
+        return self._held()
 
     def _held(self) -> Mapping[str, Any]:
         arrays = {name: self.net.array(name) for name in self.net.all}
@@ -213,6 +222,19 @@ def evaluate(graph: Graph, arrays: Mapping[str, Any], context: Any) -> list[Any]
         auxiliary = {name: arrays[name].copy() for name in symbol.list_auxiliary_states()}
         executor = symbol.bind(context, arguments, grad_req="null", aux_states=auxiliary)
         return [output.copy() for output in executor.forward(is_train=False)]
+
+
+def check_classes(loss: Any, batch: Batch, plan: Plan) -> None:
+    """Gluon's cross-entropy takes a class number that is out of range for the nearest one, without a word."""
+    if not isinstance(loss, mx.gluon.loss.SoftmaxCELoss) or not loss._sparse_label:
+        return
+    classes, label = plan.output_shapes[0][loss._axis], flatten(batch.labels)[0].asnumpy()
+    outside = label[(label < 0) | (label >= classes) | (label != np.floor(label))]
+    if outside.size:
+        raise DataError(
+            f"labels must be class numbers 0 to {classes - 1} for {classes} outputs, but batch {batch.index} holds "
+            f"{outside[0]:g} ({outside.size} of {label.size} labels are none): number the classes from 0"
+        )
 
 
 def _shape_message(error: BaseException, batch: Batch) -> str:

@@ -66,4 +66,5 @@ class FiniteDifference:
             return 0.0
         near = sum(pair[0] for pair in self._errors.values())
         far = sum(pair[1] for pair in self._errors.values())
-        return float(np.linalg.norm(near - far) / 3 / (np.linalg.norm(near) or 1.0))
+        truncation = np.linalg.norm(near - far) / 3 / (np.linalg.norm(near) or 1.0)
+        return float(max(truncation, np.finfo(self.net.dtype).eps / 2))  # the answer is rounded to the net's dtype
