@@ -62,8 +62,16 @@ def _import():
             warnings.simplefilter("ignore")
             import mxnet
     except (ImportError, OSError, AttributeError) as error:
+        _leave_command(_explain(error))
         raise ImportFailure(_explain(error)) from error
     return mxnet
+
+
+def _leave_command(line: str) -> None:
+    """In the shell one line and exit code 2: the command cannot catch what importing its own package raises."""
+    if os.path.basename(sys.argv[0]) == "hessmx":
+        print(f"hessmx: {line}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 mx = _import()

@@ -4,4 +4,7 @@
 set -eu
 . "$(dirname "$0")/venv.sh"
 environment .venv test
+# The nets are tiny: a second thread gains nothing, and where another program uses the core it costs a lot.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export OMP_NUM_THREADS
 exec "$root/.venv/bin/hessmx" demo "$@"

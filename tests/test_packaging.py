@@ -82,6 +82,13 @@ def test_mxnet_gets_the_cores_unless_the_user_chose(environment, threads):
     assert done.stdout.strip() == threads
 
 
+def test_a_failed_import_in_the_shell_is_one_line_and_exit_code_two():
+    program = "import sys; sys.argv = ['/x/bin/hessmx']; sys.modules['mxnet'] = None; import hessmx.cli"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "hessmx: MXNet is not installed: run 'pip install mxnet==1.9.1'\n"
+
+
 def snippets(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
