@@ -40,9 +40,13 @@ def _nd(array: Any) -> Any:
 
 
 def _tape_name(array: Any) -> str:
+    """Empty for an array that only operators off the tape have seen."""
     with mx.autograd.record(train_mode=False):
         alone = mx.nd.identity(_nd(array))
-    return mx.autograd.get_symbol(alone).list_arguments()[0]
+    try:
+        return mx.autograd.get_symbol(alone).list_arguments()[0]
+    except mx.base.MXNetError:
+        return ""
 
 
 def record(
