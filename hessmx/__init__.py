@@ -8,6 +8,7 @@ from hessmx.curvature import Curvature
 from hessmx.errors import HessmxError, HessmxWarning
 from hessmx.files import load_net
 from hessmx.objective import L2Penalty
+from hessmx.scales import loss_scale
 
 __version__ = "0.1.0"
-__all__ = ["Curvature", "HessmxError", "HessmxWarning", "L2Penalty", "blocks", "inputs", "load_net", "reference"]
+__all__ = ["Curvature", "HessmxError", "HessmxWarning", "L2Penalty", "blocks", "inputs", "load_net", "loss_scale", "reference"]

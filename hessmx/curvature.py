@@ -31,6 +31,7 @@ from hessmx.operators import (
 )
 from hessmx.questions import Questions
 from hessmx.results import Provenance
+from hessmx.scales import LossScale, loss_scale
 
 MODES = ("predict", "train")
 
@@ -143,6 +144,12 @@ class Curvature(Questions):
             num_samples=self.num_samples,
             num_params=self.num_params,
         )
+
+    def scale(self) -> LossScale:
+        """What separates the sum, the mean over samples and the mean of all entries of this loss on this data."""
+        samples = self.num_samples
+        compiled = self._compiled("the number of entries of the loss")
+        return loss_scale((samples, *compiled.plan(next(iter(self._batches))).loss_shape[1:]))
 
     def __repr__(self) -> str:
         return (

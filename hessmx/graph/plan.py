@@ -25,6 +25,7 @@ class Plan:
     draws: tuple[Draw, ...]
     output_shapes: tuple[Shape, ...]
     samples: int  # number of per-sample losses (of rows of the first output, without a loss)
+    loss_shape: Shape = ()
     programs: dict[Any, Program] = field(default_factory=dict)
 
 
@@ -49,7 +50,7 @@ def make_plan(net: Graph, loss: Graph | None, shapes: Mapping[str, Shape], train
         loss = _per_sample(loss, outputs)
         losses = infer_shapes(loss, known)[loss.heads[0]]
     samples = _samples(losses, loss, outputs)
-    return Plan(net, loss, known, net_draws + loss_draws, outputs, samples)
+    return Plan(net, loss, known, net_draws + loss_draws, outputs, samples, losses)
 
 
 def _per_sample(loss: Graph, outputs: tuple[Shape, ...]) -> Graph:
