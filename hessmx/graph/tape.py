@@ -18,6 +18,12 @@ from hessmx.graph.symbols import scope
 
 _ctypes_ndarray = mx._ctypes.ndarray
 
+# what the tape shows as one node, and not what is in it
+_CLOSED = {
+    "_CustomFunction": "autograd.Function is user code that MXNet's tape does not describe",
+    "_CachedOp": "a SymbolBlock that does not trace as Symbol is closed: use the Python code that it was exported from",
+}
+
 
 @contextmanager
 def _noting_arrays(seen: dict[int, Any]) -> Iterator[None]:
@@ -67,8 +73,8 @@ def record(
     if not leaves or not all(isinstance(leaf, mx.nd.NDArray) for leaf in leaves):
         raise GraphError(f"expected arrays, but {type(result).__name__} was returned; return NDArrays")
     graph = _read(leaves)
-    if "_CustomFunction" in graph.ops:
-        raise GraphError("autograd.Function is user code that MXNet's tape does not describe")
+    for op in graph.ops.keys() & _CLOSED.keys():
+        raise GraphError(_CLOSED[op])
     wanted = {_tape_name(array): name for name, array in given.items()}
     constants: dict[str, Any] = {}
     unnamed = set(graph.variables) - set(wanted)

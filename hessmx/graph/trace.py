@@ -81,7 +81,7 @@ def _symbolic(
         plain = [leaf.as_nd_ndarray() if hasattr(leaf, "as_nd_ndarray") else leaf for leaf in leaves]
         graph = parse(mx.sym.Group(plain))
     if graph.ops.keys() & _SUBGRAPH_OPS:
-        raise GraphError("holds control flow")
+        raise GraphError(f"holds control flow, {', '.join(sorted(graph.ops.keys() & _SUBGRAPH_OPS))}")
     return Piece(graph, {}, result, taped=False)
 
 
@@ -93,8 +93,8 @@ def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any]) ->
         symbolic_error = error
     try:
         graph, constants, result = record(net, dict(zip(names("data", len(inputs)), inputs)), parameters, "net")
-    except GraphError:
-        raise
+    except GraphError as error:
+        raise GraphError(f"{error} (as Symbol: {_first_line(symbolic_error)})") from error
     except Exception as error:
         raise GraphError(
             f"the net could not be run on a batch of shapes {[tuple(x.shape) for x in inputs]}: {_first_line(error)} "
