@@ -24,18 +24,20 @@ class Net:
 
     def __init__(self, block: Any, selection: Selection = None):
         if not isinstance(block, mx.gluon.Block):
-            raise InputError(f"net must be a Gluon Block, not {type(block).__name__}; wrap Symbols in gluon.SymbolBlock")
+            kind = type(block).__name__
+            raise InputError(f"net must be a Gluon Block, not {kind}; wrap Symbols in gluon.SymbolBlock")
         self.block = block
         self.all = dict(block.collect_params().items())
         self._check_initialized()
         self.parameters = select(self.all, selection)
         self.names = tuple(self.parameters)
-        self.shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        self.context = next(iter(self.parameters.values())).list_ctx()[0]
+        # Of the arrays: a SymbolBlock that was imported and cast has Parameters without a shape.
+        self.shapes = {name: tuple(self.array(name).shape) for name in self.names}
         self.sizes = {name: int(np.prod(shape)) for name, shape in self.shapes.items()}
         ends = np.cumsum(list(self.sizes.values()))
         self.size = int(ends[-1])
         self.slices = {name: slice(int(end) - self.sizes[name], int(end)) for name, end in zip(self.names, ends)}
-        self.context = next(iter(self.parameters.values())).list_ctx()[0]
         self.dtypes = {name: np.dtype(p.dtype) for name, p in self.parameters.items()}
         self.dtype = np.result_type(np.float32, *self.dtypes.values())
 
@@ -58,7 +60,7 @@ class Net:
     def check_finite(self) -> None:
         for name in self.all:
             if not np.isfinite(self.array(name).asnumpy()).all():
-                raise ParameterError(f"parameter {name!r} holds NaN or infinite values; curvature there is undefined: retrain or reload")
+                raise ParameterError(f"parameter {name!r} holds NaN or infinite values: retrain or reload")
 
     def values(self) -> np.ndarray:
         """All selected parameters as one vector (P,)."""
@@ -132,7 +134,8 @@ def select(parameters: Mapping[str, Any], selection: Selection) -> dict[str, Any
 def _known(item: Any, parameters: Mapping[str, Any]) -> str:
     name = item if isinstance(item, str) else getattr(item, "name", None)
     if name not in parameters:
-        raise ParameterError(f"params lists {name!r}, which is not a parameter of this net; it has {', '.join(list(parameters)[:8])}")
+        has = ", ".join(list(parameters)[:8])
+        raise ParameterError(f"params lists {name!r}, which is not a parameter of this net; it has {has}")
     return str(name)
 
 
