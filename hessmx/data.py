@@ -13,6 +13,7 @@ from hessmx.graph.trace import flatten
 
 DEFAULT_BATCH = 256  # tuned here: larger batches gain under 5 % on dense nets and cost memory in proportion
 _EXACT_FLOAT32 = 2**24
+_NO_BATCH = "the data holds no batch: expected at least one batch (x, y)"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Batches:
             raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         if _is_arrays(data):
             self._kept = self._cut(data, batch_size or DEFAULT_BATCH)
+        elif isinstance(data, (list, tuple)):
+            self._kept = [self._batch(i, item, kept=True) for i, item in enumerate(data)]
+            if not self._kept:
+                raise DataError(_NO_BATCH)
         elif hasattr(data, "__iter__") and not isinstance(data, (str, bytes, dict, np.ndarray, mx.nd.NDArray)):
             if iter(data) is data and not hasattr(data, "reset"):
                 raise DataError(
@@ -54,9 +59,9 @@ class Batches:
             self._loader.reset()
         index = -1
         for index, item in enumerate(self._loader):
-            yield self._batch(index, item, kept=isinstance(self._loader, (list, tuple)))
+            yield self._batch(index, item, kept=False)
         if index < 0:
-            raise DataError("the data holds no batch: expected at least one batch (x, y)")
+            raise DataError(_NO_BATCH)
 
     def _cut(self, data: Any, size: int) -> list[Batch]:
         x, y = data
@@ -64,21 +69,25 @@ class Batches:
         lengths = {a.shape[0] if a.shape else 0 for a in inputs + labels}
         if len(lengths) != 1:
             shapes = ", ".join(str(tuple(a.shape)) for a in inputs + labels)
-            raise DataError(f"x and y must have the same number of samples on their first axis, but have shapes {shapes}")
+            raise DataError(f"x and y must have the same number of samples on their first axis, but have {shapes}")
         count = lengths.pop()
         if count == 0:
             raise DataError("the data holds no sample: x and y have length 0")
         cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
         nested = isinstance(y, (list, tuple))
-        return [
-            Batch(i, [_cut_array(a, cut, count) for a in inputs], _labels([_cut_array(a, cut, count) for a in labels], nested), True)
-            for i, cut in enumerate(cuts)
-        ]
+        batches = []
+        for i, cut in enumerate(cuts):
+            x, y = ([_cut_array(a, cut, count) for a in arrays] for arrays in (inputs, labels))
+            batches.append(Batch(i, x, _labels(y, nested), kept=True))
+        return batches
 
     def _batch(self, index: int, item: Any, kept: bool) -> Batch:
         if hasattr(item, "data") and hasattr(item, "label"):  # mx.io.DataBatch
             if item.pad:
-                raise DataError(f"batch {index} of the DataIter is padded with {item.pad} repeated samples: use last_batch_handle='discard'")
+                raise DataError(
+                    f"batch {index} of the DataIter is padded with {item.pad} repeated samples: "
+                    "use last_batch_handle='discard'"
+                )
             item = (list(item.data), item.label[0] if len(item.label) == 1 else list(item.label))
         if not isinstance(item, (list, tuple)) or len(item) < 2:
             raise DataError(f"batch {index} must be (x, y), but is {_described(item)}")
@@ -100,10 +109,11 @@ class Batches:
             if host.dtype.kind not in "fiub":
                 raise DataError(f"{role} must hold numbers, but has dtype {host.dtype}")
             large = host.dtype.kind in "iu" and host.size and np.abs(host).max() >= _EXACT_FLOAT32
-            array = mx.nd.array(host, ctx=self.context, dtype=np.int32 if large and self.dtype != np.float64 else self.dtype)
+            dtype = np.int32 if large and self.dtype != np.float64 else self.dtype
+            array = mx.nd.array(host, ctx=self.context, dtype=dtype)
         if not np.isfinite(host).all():
             bad = int((~np.isfinite(host)).sum())
-            raise DataError(f"{role} holds {bad} NaN or infinite value(s) in an array of shape {host.shape}: clean the data first")
+            raise DataError(f"{role} holds {bad} NaN or infinite value(s) in an array of shape {host.shape}: clean it first")
         return array
 
 
@@ -114,8 +124,9 @@ def _is_arrays(data: Any) -> bool:
     first, second = data
     if _is_array(first):
         return _is_array(second) or isinstance(second, (list, tuple))
-    return isinstance(data, tuple) and isinstance(first, (list, tuple)) and all(map(_is_array, first)) and _is_array(second) \
-        and len(first) > 0 and len({len(a) for a in [*first, second]}) == 1
+    if not (isinstance(data, tuple) and isinstance(first, (list, tuple)) and first):
+        return False
+    return all(map(_is_array, [*first, second])) and len({len(a) for a in [*first, second]}) == 1
 
 
 def _is_array(value: Any) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from hessmx import Curvature
 from hessmx._mxnet import mx
+from hessmx.data import Batches
 from hessmx.errors import DataError, HessmxError, InputError
 
 nn, gluon_loss = mx.gluon.nn, mx.gluon.loss
@@ -137,6 +138,13 @@ def test_vectors(case):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["NumPy arrays", "list of batches", "tuple of batches"])
+def test_data_in_memory_is_converted_once(form):
+    """Or every pass would trace, cast and check it anew."""
+    batches = Batches(TAKEN[form](), np.dtype(np.float64), mx.cpu())
+    assert all(a is b and a.kept for a, b in zip(batches, batches))
+
+
 def test_every_error_can_be_caught_at_once():
     with pytest.raises(HessmxError):
         Curvature(dense(), CE, [])
@@ -145,8 +153,6 @@ def test_every_error_can_be_caught_at_once():
 
 
 def test_labels_too_large_for_float32_keep_their_value():
-    from hessmx.data import Batches
-
     labels = np.array([2**24 + 1, 2**24 + 3])
     (batch,) = Batches((np.ones((2, 4)), labels), np.dtype(np.float32), mx.cpu())
     np.testing.assert_array_equal(batch.labels.asnumpy(), labels)

@@ -1,15 +1,14 @@
 """The tape tracer: run any Python on arrays, read what autograd recorded.
 
-MXNet names marked arrays `var<k>` and the others `null<k>` on its tape, and forgets which array each one was. The name of an
-array is learnt by recording one operator on it alone. To know the arrays that user code makes on the way (masks,
-states, constants), every array that reaches an operator is noted while the function runs.
+MXNet names marked arrays `var<k>` and the others `null<k>` on its tape, and forgets which array each one was. The
+name of an array is learnt by recording one operator on it alone. To know the arrays that user code makes on the way
+(masks, states, constants), every array that reaches an operator is noted while the function runs.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping
-
 
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError
@@ -60,9 +59,9 @@ def record(
 ) -> tuple[Graph, dict[str, Any], Any]:
     """Graph of function(*inputs) with variables named as given; the arrays it made itself; what it returned.
 
-    `tag` sets the names of the arrays it made apart from those of another recording. `parameters` are arrays that the function reads on its own. All given arrays must be copies or detached:
-    they are marked as variables here. Runs in predict mode, so that no random number is drawn; Dropout and
-    BatchNorm are on the tape all the same.
+    `tag` sets the names of the arrays it made apart from those of another recording. `parameters` are arrays that the
+    function reads on its own. All given arrays must be copies or detached: they are marked as variables here. Runs in
+    predict mode, so that no random number is drawn; Dropout and BatchNorm are on the tape all the same.
     """
     given = {**inputs, **parameters}
     mx.autograd.mark_variables(list(given.values()), [mx.nd.zeros((1,))] * len(given), grad_reqs="write")
