@@ -136,10 +136,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="measure these operators again, keep the other records")
     only = set(parser.parse_args().only)
     chosen = [case.name for case in CASES if not only or case.op in only]
-    known = json.loads(OUTPUT.read_text())["rows"] if only and OUTPUT.exists() else {}
-    measured = {**known, **survey(chosen)}
+    known = json.loads(OUTPUT.read_text()) if only else {"rows": {}, "registry": registry()}
+    measured = {**known["rows"], **survey(chosen)}
     rows = {case.name: measured[case.name] for case in CASES if case.name in measured}
-    found = {"mxnet": mx.__version__, "registry": registry(), "rows": rows}
+    found = {"mxnet": mx.__version__, "registry": known["registry"], "rows": rows}
     OUTPUT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 

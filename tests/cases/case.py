@@ -24,7 +24,7 @@ def _distinct(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Nonzero values in (-1.5, 1.5), no two within 1/size of each other (max, sort, topk)."""
     n = int(np.prod(shape, dtype=int))
     grid = (np.arange(n) + rng.uniform(0.3, 0.7, n)) / max(n, 1) * 3 - 1.5
-    return rng.permutation(np.where(np.abs(grid) < 0.05, 0.05, grid)).reshape(shape)
+    return rng.permutation(grid + 0.05 * np.sign(grid)).reshape(shape)
 
 
 def _square(rng: np.random.Generator, shape: Shape) -> np.ndarray:

@@ -49,15 +49,11 @@ ROWS = [
         "_contrib_PSROIPooling",
         (real(1, 4, 3, 3), BOXES),
         {"spatial_scale": 1.0, "output_dim": 1, "pooled_size": 2, "group_size": 2},
-        first="raises",
-        note="GPU only",
     ),
     Case(
         "_contrib_DeformablePSROIPooling",
         (real(1, 4, 3, 3), BOXES, real(1, 2, 2, 2)),
         {"spatial_scale": 1.0, "output_dim": 1, "group_size": 2, "pooled_size": 2, "trans_std": 0.1},
-        first="raises",
-        note="GPU only",
     ),
     Case(
         "_contrib_DeformableConvolution",

@@ -28,7 +28,11 @@ ROWS = [
     ),
     Case("one_hot", (index(3, high=4),), {"depth": 4, "dtype": "float64"}, wrt=(0,), kink=True),
     Case(
-        "one_hot", (index(3, high=4),), {"depth": 4, "on_value": 2.0, "off_value": -1.0, "dtype": "float64"}, wrt=(0,)
+        "one_hot",
+        (index(3, high=4),),
+        {"depth": 4, "on_value": 2.0, "off_value": -1.0, "dtype": "float64"},
+        wrt=(0,),
+        kink=True,
     ),
     Case("Embedding", (index(2, 3, high=5), real(5, 4)), {"input_dim": 5, "output_dim": 4, "dtype": "float64"}),
     Case("Embedding", (IDS, real(5, 4)), {**TABLE, "sparse_grad": True}, dtype="float32"),
@@ -47,5 +51,6 @@ ROWS = [
     Case("_contrib_index_copy", (real(4, 3), literal([2.0, 0.0], dtype="int32"), real(2, 3))),
     Case("_contrib_index_array", (real(2, 3),)),
     Case("_contrib_arange_like", (real(2, 3),), {"axis": 1}),
+    Case("_contrib_getnnz", (real(3, 2),), first="raises", note="csr input only"),
     Case("_sparse_retain", (real(3, 2), literal([0.0, 2.0])), first="raises", note="row_sparse input only"),
 ]

@@ -94,7 +94,12 @@ _ROWS = (
         Case("LeakyReLU", (distinct(2, 3, 2), positive(3)), {"act_type": "prelu"}),
         Case("LeakyReLU", (distinct(3, 4), positive(1)), {"act_type": "prelu"}),
         Case(
-            "LeakyReLU", (distinct(3, 4),), {"act_type": "rrelu"}, first="dropped", note="predict mode: the mean slope"
+            "LeakyReLU",
+            (distinct(3, 4),),
+            {"act_type": "rrelu"},
+            outputs=(0,),
+            first="wrong",
+            note="predict mode: the mean slope",
         ),
         Case("SoftmaxActivation", (real(3, 4),), dtype="float32"),
         Case("SoftmaxActivation", (real(2, 3, 2),), {"mode": "channel"}, dtype="float32"),
@@ -172,4 +177,16 @@ ONEDNN = (
     "softmax",
 )
 _WIDE = [row for row in _ROWS if row.op in ONEDNN and not row.kink and row.dtype == "float64" and not row.first]
-ROWS = [*_ROWS, *(replace(row, dtype="float32") for row in _WIDE[:: len(ONEDNN) // 4])]
+_FLOAT32 = [replace(row, dtype="float32") for row in _WIDE[:: len(ONEDNN) // 4]]
+
+
+def _max_pooling(row: Case) -> bool:
+    return row.op == "Pooling" and row.attrs["pool_type"] == "max"
+
+
+# Outside train mode oneDNN keeps no record of where the maxima were: the gradient goes to the first entry of a window.
+ROWS = [
+    *_ROWS,
+    *(replace(row, first="wrong") if _max_pooling(row) else row for row in _FLOAT32),
+    *(replace(row, train=True) for row in _FLOAT32 if _max_pooling(row)),
+]
