@@ -98,7 +98,7 @@ def check_rule(
     rule: Rule | None = None,
     seed: int = 0,
     step: float = STEP,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-8,
     tolerance32: float | None = 1e-3,
 ) -> RuleCheck:
     """Check the tangent rule of operator `op` (named as in Symbol JSON) on one call; RuleError where it is wrong.
@@ -325,7 +325,7 @@ def _along(function: Callable[[Arrays], Arrays], point: Arrays, direction: Array
 
 def _error(found: Arrays, true: Arrays) -> float:
     """Largest difference relative to the largest entry of the truth; absolute where the truth is zero."""
-    largest = max([0.0] + [float(np.abs(b).max()) for b in true if b.size])
-    worst = max([0.0] + [float(np.abs(a - b).max()) for a, b in zip(found, true) if b.size])
-    error = worst / (largest if largest > 1e-7 else 1.0)
+    largest = np.max([0.0] + [np.abs(b).max() for b in true if b.size])
+    worst = np.max([0.0] + [np.abs(a - b).max() for a, b in zip(found, true) if b.size])
+    error = float(worst / (largest if largest > 1e-7 else 1.0))
     return error if np.isfinite(error) else float("inf")

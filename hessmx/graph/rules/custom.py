@@ -6,7 +6,8 @@ import math
 from typing import Sequence
 
 from hessmx._mxnet import mx
-from hessmx.graph.rules.kinds import Formula, Rule, custom, elementwise
+from hessmx.errors import GraphError
+from hessmx.graph.rules.kinds import Formula, Rule, bilinear, custom, elementwise
 from hessmx.graph.site import ZERO, Site, Tangent, total
 from hessmx.graph.symbols import Symbol
 
@@ -91,3 +92,13 @@ def _softmax_cross_entropy(s: Site) -> Sequence[Tangent]:
     inner = F.sum(F.softmax(s.x) * s.t)
     picked = F.sum(F.pick(s.t, s.xs[1]))
     return [F.reshape(inner - picked, shape=(1,))]
+
+
+def _correlation(s: Site) -> Sequence[Tangent]:
+    """Sums of products of patches; sums of absolute differences have no rule."""
+    if not s.attr("is_multiply", True):
+        raise GraphError(f"Correlation with is_multiply=False, at {s.node.name}, has no tangent rule: differences only")
+    return bilinear().push(s)
+
+
+RULES["Correlation"] = custom(_correlation)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from hessmx._mxnet import mx
 from hessmx.graph.activations import ERF_GRADIENT
 from hessmx.graph.rules.kinds import Rule, elementwise
@@ -35,7 +37,7 @@ RULES: dict[str, Rule] = {
         "sigmoid": lambda s: s.y - F.square(s.y),
         "tanh": lambda s: 1 - F.square(s.y),
         "softsign": lambda s: F.square(1 - F.abs(s.y)),
-        "hard_sigmoid": lambda s: s.attr("alpha", 0.2) * ((s.y > 0) * (s.y < 1)),
+        "hard_sigmoid": lambda s: _single(s, "alpha", 0.2) * ((s.y > 0) * (s.y < 1)),
         "erf": lambda s: ERF_GRADIENT * F.exp(-F.square(s.x)),
         "erfinv": lambda s: math.sqrt(math.pi) / 2 * F.exp(F.square(s.y)),
         "sin": lambda s: F.cos(s.x),
@@ -59,7 +61,7 @@ RULES: dict[str, Rule] = {
         "_maximum_scalar": lambda s: s.x >= s.attr("scalar"),
         "_minimum_scalar": lambda s: s.x <= s.attr("scalar"),
         "_hypot_scalar": lambda s: s.x / s.y,
-        "_contrib_quadratic": lambda s: 2 * s.attr("a", 0.0) * s.x + s.attr("b", 0.0),
+        "_contrib_quadratic": lambda s: 2 * _single(s, "a", 0.0) * s.x + _single(s, "b", 0.0),
     }.items()
 }
 
@@ -88,6 +90,11 @@ for _op, _partials in {
         RULES[_prefix + _op] = elementwise(*_partials)
 
 RULES["_scatter_elemwise_div"] = RULES["elemwise_div"]
+
+
+def _single(s: Site, name: str, default: float) -> float:
+    """An attribute that MXNet rounds to float32."""
+    return float(np.float32(s.attr(name, default)))
 
 
 def _ratio(s: Site, a: Symbol, b: Symbol) -> Symbol:

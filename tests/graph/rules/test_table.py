@@ -18,19 +18,20 @@ from tests.cases import CASES, OPERATORS
 
 PAGE = Path(__file__).parents[3] / "docs" / "operators.md"
 
-# Operators that compute in float32 inside whatever they are given: longer steps, and what float32 allows.
+# Operators that compute in float32 inside whatever they are given (RNN with relu too): longer steps.
 SINGLE_INSIDE = {
     "_contrib_SyncBatchNorm": {"step": 4e-3, "tolerance": 2e-3},
     "_contrib_BatchNormWithReLU": {"step": 4e-3, "tolerance": 2e-2},
     "BatchNorm_v1": {"step": 4e-3, "tolerance": 2e-3},
     "LeakyReLU": {"step": 4e-3, "tolerance": 1e-4},
+    "_random_pdf_normal": {"tolerance": 1e-7},
     "_image_to_tensor": {"step": 0.05, "tolerance": 1e-3},
     "_image_flip_left_right": {"step": 0.05, "tolerance": 1e-4},
 }
 
 # Operators whose gradient MXNet computes in float32: second differences of the operator are the better evidence.
 FORWARD_ONLY = {
-    *"gamma gammaln _random_pdf_gamma _random_pdf_dirichlet _random_pdf_negative_binomial".split(),
+    *"erf erfinv gamma gammaln _random_pdf_gamma _random_pdf_dirichlet _random_pdf_negative_binomial".split(),
     *"_random_pdf_generalized_negative_binomial _grad_add _npi_var _npi_std _image_to_tensor".split(),
     *"_image_flip_left_right".split(),
 }
@@ -44,19 +45,22 @@ NOT_COMPARABLE = {
         "MXNet forgets the ReLU's mask, and the long steps that float32 needs cross its kink"
     ),
     "LeakyReLU(3x4:distinct;act_type=selu)": "a float32 forward and a wrong gradient leave nothing to compare with",
-    "LeakyReLU(3x4:distinct;act_type=rrelu)": "the same",
+    "LeakyReLU(3x4:distinct;act_type=rrelu)_outputs=0": "the same",
+    "_contrib_getnnz(3x2)": "sparse arrays only",
+    "Correlation(1x2x4x4:unit,1x2x4x4:above_one;max_displacement=1,pad_size=1,is_multiply=False)": (
+        "no rule, and it says so"
+    ),
 }
 
 # MXNet's float32 Deconvolution fails in an Executor that holds it twice, and spoils the process.
 NO_FLOAT32 = {"Deconvolution"}
 
-# The gradient of float32 max pooling is random where MXNet's train flag is off.
-TRAIN_FLAG = {"Pooling", "Pooling_v1"}
-
 
 def _options(case) -> dict:
     options: dict = {"step": 1e-3, "tolerance": 3e-3} if case.dtype == "float32" else {}
     options.update(SINGLE_INSIDE.get(case.op, {}))
+    if case.attrs.get("mode") == "rnn_relu":
+        options = {"step": 1e-3, "tolerance": 1e-3}
     if case.first or case.op in FORWARD_ONLY:
         options = {"tolerance": 1e-6, **options, "own_gradient": False}
     if case.op in NO_FLOAT32:
@@ -73,10 +77,17 @@ def _is_zero(case) -> bool:
     return case.op in RULES and RULES[case.op].kind == "zero"
 
 
+def _random_gradient(case) -> bool:
+    """Max pooling in float32: MXNet's own gradient reads a workspace that may never have been filled."""
+    return case.op == "Pooling" and case.dtype == "float32" and case.attrs["pool_type"] == "max"
+
+
 def _checkable(case) -> bool:
     if case.op not in covered() or case.op in UNSUPPORTED or case.random or case.sparse or _is_zero(case):
         return False
-    return case.name not in NOT_COMPARABLE and not (case.op in NO_FLOAT32 and case.dtype == "float32")
+    if case.name in NOT_COMPARABLE or _random_gradient(case) or case.note == "GPU only":
+        return False
+    return not (case.op in NO_FLOAT32 and case.dtype == "float32")
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if _checkable(case)], ids=lambda case: case.name)
@@ -88,14 +99,16 @@ def test_rule_against_differences(case):
         wrt=case.moving,
         outputs=case.outputs,
         kink=case.kink,
-        train=case.train or case.op in TRAIN_FLAG,
+        train=case.train,
         symmetric=case.symmetric,
         **_options(case),
     )
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if _is_zero(case) and _can_move(case)], ids=lambda case: case.name
+    "case",
+    [case for case in CASES if _is_zero(case) and _can_move(case) and case.name not in NOT_COMPARABLE],
+    ids=lambda case: case.name,
 )
 def test_zero_rule_is_zero(case):
     """Where the output is floating: zero differences, away from jumps. BlockGrad is zero because it says so."""
@@ -146,7 +159,10 @@ def test_every_case_is_covered_or_has_a_reason_or_is_listed():
     assert unknown <= NO_RULE_YET
 
 
-NO_RULE_YET = {"_contrib_box_nms", "_contrib_DeformableConvolution", "_contrib_hawkesll", "_image_adjust_lighting"}
+NO_RULE_YET = {
+    *"_contrib_box_nms _contrib_DeformableConvolution _contrib_SparseEmbedding _contrib_hawkesll".split(),
+    "_image_adjust_lighting",
+}
 
 
 def test_families_do_not_overlap():
