@@ -245,7 +245,8 @@ def from_dict(data: dict[str, Any]) -> Any:
 
 
 def _subclasses(kind: type) -> list[type]:
-    return [c for d in kind.__subclasses__() for c in (d, *_subclasses(d))]
+    direct: list[type] = kind.__subclasses__()
+    return direct + [c for d in direct for c in _subclasses(d)]
 
 
 def _read(f: dataclasses.Field, value: Any) -> Any:

@@ -43,7 +43,7 @@ class Products:
             self.progress(self.count, self.total, self.message)
         return out
 
-    def limits(self, values: np.ndarray, tol: float) -> np.ndarray:
+    def limits(self, values: np.ndarray | float, tol: float) -> np.ndarray:
         """Residuals at which eigenpairs count as converged: relative to lambda, or to the norm of A for small ones."""
         return np.maximum(tol * np.maximum(np.abs(values), SMALL * self.scale), 10 * self.eps * self.scale)
 

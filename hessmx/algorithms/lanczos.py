@@ -41,18 +41,18 @@ def eigenpairs(operator: Any, k: int = 1, which: str = "LA", method: str = "lanc
     k = positive_int("k", k, 1, products.dim)
     tol = positive_number("tol", tol)
     block = positive_int("block", block, 1, products.dim)
-    products.total = positive_int("max_products", 1000 + 100 * k if max_products is None else max_products,
-                                  2 * k + block + 1)
+    limit = positive_int("max_products", 1000 + 100 * k if max_products is None else max_products, 2 * k + block + 1)
+    products.total = limit
     if method == "eigsh" and state is not None:
         raise InputError("SciPy's eigsh cannot be continued; use method='lanczos' or leave out the state file")
     state, saved = open_state(state, task="eigenpairs", dim=products.dim, k=k, which=which, method=method, tol=tol,
-                              max_products=products.total, block=block, memory=memory, seed=seed)
+                              max_products=limit, block=block, memory=memory, seed=seed)
     if method == "power":
-        vectors, notes = power(products, k, which, tol, products.total - k - 1, seed, state, saved)
+        vectors, notes = power(products, k, which, tol, limit - k - 1, seed, state, saved)
     elif method == "eigsh":
-        vectors, notes = _eigsh(products, k, which, tol, seed)
+        vectors, notes = _eigsh(products, k, which, tol, limit - k, seed)
     else:
-        vectors, notes = _Lanczos(products, k, which, tol, block, memory, seed).run(state, saved)
+        vectors, notes = _Lanczos(products, k, which, tol, limit - k, block, memory, seed).run(state, saved)
     return _result(products, k, vectors, notes, method, which, tol)
 
 
@@ -77,7 +77,7 @@ def _both_ends(descending: np.ndarray) -> np.ndarray:
     return order
 
 
-def _eigsh(products: Products, k: int, which: str, tol: float, seed: int) -> tuple[np.ndarray, list[str]]:
+def _eigsh(products: Products, k: int, which: str, tol: float, limit: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """SciPy's ARPACK; what it had when it gave up, if it did."""
     dim = products.dim
     if k >= dim - 1:
@@ -85,7 +85,7 @@ def _eigsh(products: Products, k: int, which: str, tol: float, seed: int) -> tup
         return vectors[:, RANK[which](values)[:k]], ["solved as a dense matrix"]
     operator = LinearOperator((dim, dim), matvec=lambda v: products(v.ravel()), dtype=np.float64)
     steps = min(dim, max(2 * k + 1, 20))
-    restarts = max(1, (products.total - k - steps) // (steps - k))
+    restarts = max(1, (limit - steps) // (steps - k))
     try:
         values, vectors = eigsh(operator, k, which=which, tol=tol, v0=gaussian(seed, 0, dim), ncv=steps,
                                 maxiter=restarts)
@@ -101,9 +101,11 @@ class _Lanczos:
     `projected` is V A V', computed in full, so that restarts, injected vectors and rounding leave it true.
     """
 
-    def __init__(self, products: Products, k: int, which: str, tol: float, block: int, memory: int, seed: int):
+    def __init__(self, products: Products, k: int, which: str, tol: float, limit: int, block: int, memory: int,
+                 seed: int):
         dim = products.dim
-        self.products, self.k, self.rank, self.tol, self.block, self.seed = products, k, RANK[which], tol, block, seed
+        self.products, self.k, self.rank, self.tol, self.seed = products, k, RANK[which], tol, seed
+        self.limit, self.block = limit, block
         self.capacity = _capacity(dim, k, block, memory)
         self.rows = np.zeros((min(dim, self.capacity + block), dim))
         self.projected = np.zeros((self.capacity, self.capacity))
@@ -117,7 +119,7 @@ class _Lanczos:
         self.restore(saved)
         notes: list[str] = []
         while not self.done():
-            if self.products.count + self.pending > self.products.total - self.k:
+            if self.products.count + self.pending > self.limit:
                 notes = [f"stopped after {self.products.count} products"
                          + (" while looking for repeated eigenvalues" if self.checking else "")]
                 break
@@ -143,6 +145,7 @@ class _Lanczos:
         full = self.used + self.pending > self.capacity or not self.pending
         values, turn = np.linalg.eigh(self.projected[: self.used, : self.used])
         best = self.rank(values)
+        self.products.message = f"eigenvalue {values[best[0]]:.6g}" + (", looking for copies" if self.checking else "")
         if self.checking and not full and not self.settled(values, turn, best):
             return False
         if self.converged(values, turn, best) or not self.pending:

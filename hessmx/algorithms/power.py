@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from hessmx.algorithms.common import Products, gaussian, opposite_notes
@@ -48,7 +50,7 @@ class _Iteration:
         self.notes: list[str] = []
         self.start()
 
-    def snapshot(self) -> dict[str, np.ndarray | float]:
+    def snapshot(self) -> dict[str, Any]:
         return {"values": self.values, "vectors": self.vectors, "current": self.current, "shift": self.shift,
                 "started": self.started, "notes": np.array(self.notes, dtype=str), "count": self.products.count,
                 "scale": self.products.scale}
@@ -81,6 +83,7 @@ class _Iteration:
         vector = first / size
         second = self.apply(vector)
         value = float(vector @ second)
+        self.products.message = f"eigenvalue {self.sign * (value - self.shift):.6g}"
         if np.linalg.norm(second - value * vector) <= self.products.limits(value - self.shift, self.tol):
             return self.accept([(value - self.shift, vector)])
         pair = _opposite_pair(np.stack([vector, self.current], 1), np.stack([second, first], 1))

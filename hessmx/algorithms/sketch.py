@@ -31,6 +31,7 @@ class Sketch:
     def step(self) -> None:
         """One more test vector: two products."""
         at, basis = self.size, self.basis[: self.size]
+        self.products.message = f"sketch of {at + 1} vectors"
         image = self.products(self.test(at))
         rest, coefficients = _orthogonal(image, basis)
         size = float(np.linalg.norm(rest))

@@ -60,6 +60,8 @@ class _Run:
 
     def probe(self) -> None:
         """Finish the current probe and append its rule."""
+        known = f", largest eigenvalue {max(rule[0].max() for rule in self.rules):.6g}" if self.rules else ""
+        self.products.message = f"probe {len(self.rules) + 1}{known}"
         if not self.alphas:
             start = rademacher(self.seed, len(self.rules), self.products.dim)
             self.basis[0] = start / np.linalg.norm(start)

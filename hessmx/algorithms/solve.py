@@ -46,7 +46,7 @@ def solve(operator: Any, b: np.ndarray, damping: float = 0.0, method: str = "cg"
                     _advice(method, relative, rtol))
 
 
-def _correction(solver: Any, damped: LinearOperator, residual: np.ndarray, target: float, steps: int) -> np.ndarray:
+def _correction(solver: Any, damped: LinearOperator, residual: np.ndarray, target: Any, steps: int) -> np.ndarray:
     """Solve for the residual, to the absolute accuracy `target`."""
     name = "rtol" if "rtol" in inspect.signature(solver).parameters else "tol"  # SciPy before 1.12
     return solver(damped, residual, maxiter=steps, **{name: min(0.5, target / float(np.linalg.norm(residual)))})[0]
