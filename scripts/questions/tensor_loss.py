@@ -101,7 +101,7 @@ def draw(runs: dict[str, np.ndarray], labels: dict[str, str]) -> Figure:
         style = dict(linewidth=4, alpha=0.45) if name == "equal" else dict(linewidth=1.6)
         ax.semilogy(losses, color=COLOURS[name], label=labels[name], **style)
     ax.set(xlabel="steps of gradient descent on all data", ylabel="mean loss per sample")
-    ax.set_title("Sum and mean: one path, if the rates are", loc="left", fontsize="medium")
+    ax.set_title("Sum and mean take one path if the mean's rate is N times the sum's", loc="left", fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize="small")
     return figure
