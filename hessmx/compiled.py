@@ -90,11 +90,11 @@ class Compiled:
         signature = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
         key = (signature, net.taped and digest(net.graph), loss is not None and loss.taped and digest(loss.graph))
         if key not in self._plans:
-            shapes = {name: tuple(p.shape) for name, p in self.net.all.items()}
+            shapes = {name: tuple(self.net.array(name).shape) for name in self.net.all}
             shapes.update({name: tuple(a.shape) for name, a in arrays.items()})
             double = all(self._wanted(np.dtype(p.dtype)) == np.float64 for p in self.net.all.values())
             try:
-                self._plans[key] = make_plan(net.graph, loss and loss.graph, shapes, self.train, double)
+                self._plans[key] = make_plan(net.graph, None if loss is None else loss.graph, shapes, self.train, double)
             except mx.base.MXNetError as error:
                 raise DataError(_shape_message(error, batch)) from error
         return self._plans[key]
@@ -140,8 +140,9 @@ class Compiled:
 
     def feeds(self, batch: Batch, plan: Plan) -> dict[str, Any]:
         if self._checked.get(batch.index) is not batch:
-            self._checked[batch.index] = batch
             check_classes(self.loss, batch, plan)
+            if batch.kept:  # what is not kept must not be held on to: memory stays that of one batch
+                self._checked[batch.index] = batch
         return {**self._batch_arrays(batch), **self._draws(batch, plan)}
 
     def _batch_arrays(self, batch: Batch) -> dict[str, Any]:
@@ -159,13 +160,16 @@ class Compiled:
         """Random inputs: fixed by the seed, the batch's place and the node's, the same in every pass."""
         if not plan.draws:
             return {}
-        if batch.index not in self._drawn or self._drawn[batch.index][0] is not batch:
-            made, dtype = {}, self.dtype or self.net.dtype
-            for place, draw in enumerate(plan.draws):
-                generator = np.random.default_rng([self.seed, batch.index, place])
-                made[draw.name] = mx.nd.array(draw.sample(generator), ctx=self.net.context, dtype=dtype)
+        known = self._drawn.get(batch.index)
+        if known is not None and known[0] is batch:
+            return known[1]
+        made, dtype = {}, self.dtype or self.net.dtype
+        for place, draw in enumerate(plan.draws):
+            generator = np.random.default_rng([self.seed, batch.index, place])
+            made[draw.name] = mx.nd.array(draw.sample(generator), ctx=self.net.context, dtype=dtype)
+        if batch.kept:
             self._drawn[batch.index] = (batch, made)
-        return self._drawn[batch.index][1]
+        return made
 
     # -- parameters
 

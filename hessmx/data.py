@@ -39,8 +39,6 @@ class Batches:
             self._kept = self._cut(data, batch_size or DEFAULT_BATCH)
         elif isinstance(data, (list, tuple)):
             self._kept = [self._batch(i, item, kept=True) for i, item in enumerate(data)]
-            if not self._kept:
-                raise DataError(_NO_BATCH)
         elif hasattr(data, "__iter__") and not isinstance(data, (str, bytes, dict, np.ndarray, mx.nd.NDArray)):
             if iter(data) is data and not hasattr(data, "reset"):
                 raise DataError(
@@ -53,6 +51,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
+            if not self._kept:
+                raise DataError(_NO_BATCH)
             yield from self._kept
             return
         if hasattr(self._loader, "reset"):
@@ -113,7 +113,7 @@ class Batches:
             array = mx.nd.array(host, ctx=self.context, dtype=dtype)
         if not np.isfinite(host).all():
             bad = int((~np.isfinite(host)).sum())
-            raise DataError(f"{role} holds {bad} NaN or infinite value(s) in an array of shape {host.shape}: clean it first")
+            raise DataError(f"{role} holds {bad} NaN or infinite value(s), shape {host.shape}: remove those samples")
         return array
 
 

@@ -86,10 +86,13 @@ class DoubleBackward:
 
     def _cotangents_of(self, split: Split, batch: Batch, plan: Plan) -> list[Any]:
         known = self._cotangents.get(batch.index)
-        if known is None or known[0] is not batch:
-            feeds = {**self.compiled.parameters(), **self.compiled.feeds(batch, plan)}
-            known = self._cotangents[batch.index] = (batch, split.cotangents(feeds, self.compiled))
-        return known[1]
+        if known is not None and known[0] is batch:
+            return known[1]
+        feeds = {**self.compiled.parameters(), **self.compiled.feeds(batch, plan)}
+        found = split.cotangents(feeds, self.compiled)
+        if batch.kept:
+            self._cotangents[batch.index] = (batch, found)
+        return found
 
 
 @dataclass(frozen=True)

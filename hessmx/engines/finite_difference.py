@@ -27,7 +27,7 @@ class FiniteDifference:
     def __init__(self, net: Net, gradients: Gradients, dtype: np.dtype):
         self.net, self.gradients = net, gradients
         self.dtype = np.dtype(dtype)  # of the arithmetic; the step is scaled to it
-        self._errors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._both: np.ndarray | None = None  # (2, P) sums over the batches of a pass, with step h and 2h
 
     def step(self, parameters: np.ndarray) -> float:
         """Length of the step: cube root of the rounding unit, per entry, relative to the parameters' size.
@@ -51,7 +51,8 @@ class FiniteDifference:
         near, samples = self._difference(batch, at, unit, h)
         far, _ = self._difference(batch, at, unit, 2 * h)
         selected = self.net.positions(which)
-        self._errors[batch.index] = (near[selected], far[selected])
+        both = np.stack([near[selected], far[selected]])
+        self._both = both if batch.index == 0 or self._both is None else self._both + both
         return near[selected] * length, samples
 
     def _difference(self, batch: Batch, at: np.ndarray, unit: np.ndarray, h: float) -> tuple[np.ndarray, int]:
@@ -62,9 +63,8 @@ class FiniteDifference:
     @property
     def error(self) -> float:
         """Relative error estimate of the last product over all batches."""
-        if not self._errors:
+        if self._both is None:
             return 0.0
-        near = sum(pair[0] for pair in self._errors.values())
-        far = sum(pair[1] for pair in self._errors.values())
+        near, far = self._both
         truncation = np.linalg.norm(near - far) / 3 / (np.linalg.norm(near) or 1.0)
         return float(max(truncation, np.finfo(self.net.dtype).eps / 2))  # the answer is rounded to the net's dtype

@@ -26,7 +26,7 @@ class Plan:
     output_shapes: tuple[Shape, ...]
     samples: int  # number of per-sample losses (of rows of the first output, without a loss)
     loss_shape: Shape = ()
-    programs: dict[Any, Program] = field(default_factory=dict)
+    programs: dict[Any, Program | None] = field(default_factory=dict)
 
 
 def digest(graph: Graph) -> str:
