@@ -68,7 +68,13 @@ class Live:
 
     def __init__(self, net: Net, loss: Callable[..., Any], train: bool):
         self.net, self.block_loss, self.train = net, loss, train
-        if train and "Dropout" in {type(block).__name__ for block in _blocks(net.block)}:
+        kinds = {type(block).__name__ for block in _blocks(net.block)}
+        if not train and net.dtype == np.float32 and any("MaxPool" in kind for kind in kinds):
+            raise EngineError(
+                "this net cannot be traced, and MXNet's own gradient of float32 max pooling is wrong in predict mode "
+                "(it goes to the first entry of each window): cast the net to float64"
+            )
+        if train and "Dropout" in kinds:
             raise EngineError(
                 "this net cannot be traced, so its Dropout masks cannot be held fixed: use mode='predict'"
             )

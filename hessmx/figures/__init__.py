@@ -11,11 +11,13 @@ from hessmx.figures.layers import layers
 from hessmx.figures.matrix import matrix
 from hessmx.figures.spectra import density, log_density, spectrum
 from hessmx.figures.trace import estimate
+from hessmx.figures.training import history
 
 __all__ = [
     "density",
     "eigenvalues",
     "estimate",
+    "history",
     "input_gradients",
     "layers",
     "line",
