@@ -63,6 +63,8 @@ def record(
     function reads on its own. All given arrays must be copies or detached: they are marked as variables here. Runs in
     predict mode, so that no random number is drawn; Dropout and BatchNorm are on the tape all the same.
     """
+    if mx.util.is_np_array():
+        inputs = {name: array.as_np_ndarray() for name, array in inputs.items()}
     given = {**inputs, **parameters}
     mx.autograd.mark_variables(list(given.values()), [mx.nd.zeros((1,))] * len(given), grad_reqs="write")
     seen: dict[int, Any] = {}
@@ -84,7 +86,7 @@ def record(
         if name in unnamed:
             unnamed.remove(name)
             wanted[name] = f"hessmx_{tag}_{name}"
-            constants[wanted[name]] = array.detach()
+            constants[wanted[name]] = _nd(array).detach()
     if unnamed:
         raise GraphError(f"{len(unnamed)} array(s) made inside forward could not be recovered from the tape")
     return _renamed(graph, wanted), constants, result

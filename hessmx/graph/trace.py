@@ -80,6 +80,8 @@ def _symbolic(
             raise GraphError(f"returned {type(leaves[0]).__name__ if leaves else 'nothing'} for a Symbol")
         plain = [leaf.as_nd_ndarray() if hasattr(leaf, "as_nd_ndarray") else leaf for leaf in leaves]
         graph = parse(mx.sym.Group(plain))
+    if mx.util.is_np_shape() and any(node.op == "_zeros" and 0 in node.attrs["shape"] for node in graph.nodes):
+        raise GraphError("has initial states of open shape, which NumPy semantics read as empty")
     if graph.ops.keys() & _SUBGRAPH_OPS:
         raise GraphError(f"holds control flow, {', '.join(sorted(graph.ops.keys() & _SUBGRAPH_OPS))}")
     return Piece(graph, {}, result, taped=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import pytest
 import hessmx
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError
+from tests.differences import directional
 from tests.oracles import Jet, relu, sigmoid, square, tanh
 
 gluon, nn, rnn = mx.gluon, mx.gluon.nn, mx.gluon.rnn
@@ -216,3 +217,25 @@ def test_what_mxnet_has_on_gpus_only_is_refused_in_one_line() -> None:
     data = np.zeros((2, 3, 2)), np.zeros((2, 3, 1))
     with pytest.raises(GraphError, match=r"projection_size.*GPUs only"):
         hessmx.Curvature(layer, gluon.loss.L2Loss(), data, engine="reverse-over-forward")
+
+
+@pytest.fixture
+def numpy_semantics() -> Iterator[None]:
+    mx.npx.set_np()
+    yield
+    mx.npx.reset_np()
+
+
+@pytest.mark.parametrize("container", [nn.HybridSequential, nn.Sequential], ids=lambda block: block.__name__)
+def test_nets_with_numpy_semantics(container: Any, numpy_semantics: None) -> None:
+    """Their initial states, of shape (layers, 0, units) as Symbols, are known on the tape only."""
+    net = container()
+    net.add(rnn.LSTM(3, 2, layout="NTC", input_size=2), nn.Dense(3, in_units=3 * STEPS))
+    net.initialize(mx.init.Normal(0.7))
+    net.cast("float64")
+    rng = np.random.default_rng(1)
+    data = rng.normal(size=(4, STEPS, 2)), np.array([0, 2, 1, 1])
+    curv = hessmx.Curvature(net, gluon.loss.SoftmaxCrossEntropyLoss(), data, engine="reverse-over-forward")
+    v = rng.normal(size=curv.num_params)
+    expected = directional(curv.gradient, curv.parameters(), v, 1e-3)
+    np.testing.assert_allclose(curv.hvp(v), expected, atol=1e-8 * abs(expected).max())
