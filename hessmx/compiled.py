@@ -94,7 +94,8 @@ class Compiled:
             shapes.update({name: tuple(a.shape) for name, a in arrays.items()})
             double = all(self._wanted(np.dtype(p.dtype)) == np.float64 for p in self.net.all.values())
             try:
-                self._plans[key] = make_plan(net.graph, None if loss is None else loss.graph, shapes, self.train, double)
+                graph = None if loss is None else loss.graph
+                self._plans[key] = make_plan(net.graph, graph, shapes, self.train, double)
             except mx.base.MXNetError as error:
                 raise DataError(_shape_message(error, batch)) from error
         return self._plans[key]

@@ -130,6 +130,17 @@ def test_user_code(kind, dtype):
     assert error / 30 < curv.error_estimate < 30 * error + 1e-9
 
 
+def test_biases_alone():
+    """In float32 MXNet writes a bias's gradient only together with its weight's."""
+    problem = Problem("tanh", "softmax-ce", "float32")
+    problem.net = with_function(problem)
+    curv = problem.curvature(params="bias$", engine="finite-difference")
+    reference = problem.reference()
+    biases = np.r_[20:25, 40:43, 52:55]
+    np.testing.assert_allclose(curv.gradient(), reference.d[biases], atol=1e-6)
+    assert relative(curv.hessian.to_dense(), reference.h[np.ix_(biases, biases)]) < 1e-2
+
+
 @pytest.mark.parametrize("kind", USER_CODE)
 @pytest.mark.parametrize("engine", ["reverse-over-forward", "double-backward"])
 def test_exact_engines_refuse_user_code(kind, engine):
