@@ -30,11 +30,11 @@ def trace(operator: Any, method: str = "hutch++", budget: int | None = None, rto
           state: RunState | str | os.PathLike | None = None) -> Estimate:
     """tr A, spending exactly `budget` products (default 100), or until the 95 % interval's half-width is `rtol` |tr A|.
 
-    With `rtol`, `budget` is a limit (default 10,000); what was spent counts in full, nothing is drawn anew. The error is
-    looked at seldom, at geometrically growing sizes, since every look costs coverage: intervals of runs stopped this way
-    held the truth in 87 to 97 of 100 seeds, those of fixed budgets (40 products, 400 seeds, four spectra) in 93 to
-    96 %; below 30 products, or where one eigenvalue is most of the trace, expect 90 to 93 %. Hutch++ and XTrace hold
-    one vector for each product, within `memory` bytes.
+    With `rtol`, `budget` is a limit (default 10,000) and nothing is drawn anew. The error is looked at seldom, at
+    geometrically growing sizes: every look costs coverage. Intervals of runs stopped this way held the truth in 87 to
+    99 of 100 seeds; those of fixed budgets (40 products, 400 seeds, four spectra) in 93 to 96 %; below 30 products, or
+    where one eigenvalue is most of the trace, 87 to 98 %. Hutch++ and XTrace hold one vector for each product,
+    within `memory` bytes.
     """
     kind = METHODS[choose("method", method, METHODS)]
     products = Products(operator, progress)
