@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Callable, Mapping, Sequence
 from unittest import mock
 
@@ -188,13 +189,17 @@ def _product_error(
     """Without a gradient to take differences of: <a, product> against second differences of phi along three a."""
     if case.own_gradient:
         return _error(product, case.symmetrised(_along(lambda x: own.phi_gradient(x, c), point, t, case.step)))
+    step = 8 * case.step  # second differences divide rounding errors by its square
     found, true = [], []
     for _ in range(3):
         a = case.symmetrised([_random(rng, x.shape) for x in point])
-        step = 8 * case.step  # second differences divide rounding errors by its square
-        true += _along(lambda x, a=a, step=step: _along(lambda z: own.phi(z, c), x, a, step), point, t, step)
+        true += _along(partial(_phi_slope, own, c, a, step), point, t, step)
         found.append(np.asarray(_inner(a, product)))
     return _error(found, true)
+
+
+def _phi_slope(own: _Own, c: Arrays, a: Arrays, step: float, x: Arrays) -> list[np.ndarray]:
+    return _along(lambda z: own.phi(z, c), x, a, step)
 
 
 def _in_float32(case: _Case, point: Arrays, t: Arrays, c: Arrays, tangent: Arrays, product: Arrays) -> float:
