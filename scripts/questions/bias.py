@@ -122,21 +122,27 @@ def spectra(sizes: tuple, data: tuple, steps: int) -> tuple[dict, dict]:
     return one_point, minima
 
 
-def draw(one_point: dict, minima: dict) -> Figure:
-    """The bottom of each spectrum; what lies above is the same for the eye."""
+def draw(found: dict) -> Figure:
+    """All eigenvalues at one point, and the lowest of them."""
     figure = Figure(figsize=(7.4, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2)
     looks = {"none": (GREY, "no penalty"), "W": (BLUE, "penalty on W"), "W and b": (ORANGE, "penalty on W and b")}
-    for ax, found, title in zip(axes, (one_point, minima), ("One point, three objectives", "Each at its own minimum")):
-        for name, result in found.items():
-            colour, label = looks[name]
-            ax.semilogy(np.maximum(result["eigenvalues"], 1e-9), color=colour, label=label, linewidth=1.6)
+    bottom, shown = 1e-6, 60
+    for name, (colour, label) in looks.items():
+        values = np.maximum(found[name]["eigenvalues"], bottom)
+        left.semilogy(values, color=colour, label=label, linewidth=1.6)
+        if name != "none":
+            right.semilogy(np.arange(1, shown + 1)[: len(values)], values[:shown], "o", markersize=3.5, color=colour)
+    left.set(xlabel="eigenvalues of the Hessian, ascending", ylim=(bottom / 1.5, None))
+    right.set(xlabel=f"the lowest {shown} of them", ylim=(bottom / 1.5, 5 * STRENGTH))
+    right.annotate("0: equal shifts of\nthe last biases", (1, bottom), (12, 2.5 * bottom), color=BLUE, fontsize="small",
+                   arrowprops=dict(arrowstyle="-", color=BLUE))
+    for ax in (left, right):
         ax.axhline(STRENGTH, color=RED, linewidth=0.8, linestyle="--")
-        ax.text(0.98, STRENGTH * 1.25, "strength of the penalty", color=RED, fontsize="x-small", ha="right",
-                transform=ax.get_yaxis_transform())
-        ax.set(xlabel="eigenvalues of the Hessian, in ascending order", ylim=(1e-9, None))
-        ax.set_title(title, fontsize="medium", loc="left")
-        ax.legend(frameon=False, fontsize="small", loc="lower right")
+    right.text(0.98, STRENGTH * 1.2, "λ, the penalty's strength", color=RED, fontsize="small", ha="right",
+               transform=right.get_yaxis_transform())
+    left.text(0.03, 0.07, "zero and negative", color=GREY, fontsize="small", transform=left.transAxes)
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside upper left", ncols=3)
     return figure
 
 
@@ -168,7 +174,7 @@ def main(short: bool, out: Path) -> None:
         "minima": table([*head, "length of W", "of b", "held-out accuracy", "gradient left"],
                         [[*spectrum_row(name, r), f"{r['length of W']:.3f}", f"{r['length of b']:.3f}",
                           f"{100 * r['accuracy']:.1f} %", scientific(r["gradient"])] for name, r in minima.items()]),
-    }, {"spectra": draw(one_point, minima)})
+    }, {"spectra": draw(one_point)})
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from hessmx._mxnet import mx  # noqa: E402
 
 Table = dict[str, list]
 TABLE = re.compile(r"(<!-- table: (?P<title>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+NUMBERS = re.compile(r"\[[-+.e\d,\s]+\]")  # a list of numbers: written on one line
 DPI = 110  # small files; legible at the width of a page
 
 
@@ -57,7 +58,8 @@ def publish(out: Path, name: str, short: bool, numbers: dict[str, Any], tables: 
         folder.mkdir(parents=True, exist_ok=True)
     page = name.replace("_", "-")
     found = {"short": short, "numbers": numbers, "tables": tables}
-    (questions / f"{page}.json").write_text(json.dumps(found, indent=1, default=_plain, allow_nan=False) + "\n")
+    text = json.dumps(found, indent=1, default=_plain, allow_nan=False)
+    (questions / f"{page}.json").write_text(NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n")
     for title, figure in figures.items():
         save_small(figure, images / f"{page}-{title}.png")
     if (questions / f"{page}.md").exists():
@@ -166,4 +168,7 @@ def scientific(value: float, digits: int = 0) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+    """What json does not know; eight digits of the numbers in an array."""
+    if isinstance(value, np.ndarray):
+        return [_plain(row) if row.ndim else float(f"{row:.8g}") for row in value]
+    return value.item() if isinstance(value, np.generic) else str(value)
