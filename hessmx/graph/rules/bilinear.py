@@ -23,5 +23,5 @@ def _affine(s: Site) -> Sequence[Tangent]:
 
 RULES: dict[str, Rule] = {op: custom(_affine) for op in ("FullyConnected", "Convolution", "Deconvolution")}
 
-for _op in "elemwise_mul broadcast_mul dot batch_dot Correlation".split():
+for _op in "elemwise_mul broadcast_mul dot batch_dot".split():
     RULES[_op] = bilinear()

@@ -46,6 +46,37 @@ def _convolution_v1(s: Site, context: Lowering) -> Sequence[Symbol]:
     return call("Convolution", s.xs, s.node.raw)
 
 
+@lowers("Deconvolution")
+def _deconvolution(s: Site, context: Lowering) -> Sequence[Symbol] | None:
+    """A product with the kernel at each pixel, added up by col2im.
+
+    In float32 MXNet cannot run the backward pass of two transposed convolutions of one shape: it raises or crashes.
+    Those of volumes have no other way.
+    """
+    (n, inputs, *size), kernel = s.x_shapes[0], s.attr("kernel")
+    rank, groups = len(kernel), s.attr("num_group", 1)
+    if rank > 2:
+        return s.again([s.x, s.xs[1] * 1, *s.xs[2:]])  # a copy: the weight's memory may be re-ordered in place
+    stride, dilate = s.attr("stride") or (1,) * rank, s.attr("dilate") or (1,) * rank
+    pad, target = s.attr("pad") or (0,) * rank, s.attr("target_shape")
+    if target and any(target):
+        pad = [((i - 1) * q + d * (k - 1) + 2 - o) // 2 for i, q, d, k, o in zip(size, stride, dilate, kernel, target)]
+    units = s.x_shapes[1][1] * groups * prod(kernel)
+    weight = F.transpose(F.reshape(s.xs[1], shape=(groups, inputs // groups, -1)), axes=(0, 2, 1))
+    weight = F.reshape(weight, shape=(units, inputs // groups, 1, 1))
+    line = rank == 1  # col2im knows images only
+    x = F.expand_dims(s.x, axis=2) if line else s.x
+    each = F.Convolution(x, weight, kernel=(1, 1), num_filter=units, num_group=groups, no_bias=True)
+    out = s.y_shapes[0]
+    image = dict(output_size=out[2:], kernel=kernel, stride=stride, dilate=dilate, pad=tuple(pad))
+    if line:
+        image = {key: (int(key != "pad"), *value) for key, value in image.items()}
+    y = F.reshape(F.col2im(F.reshape(each, shape=(n, units, prod(size))), **image), shape=out)
+    if s.attr("no_bias", True):
+        return [y]
+    return [F.broadcast_add(y, F.reshape(s.xs[2], shape=(1, out[1]) + (1,) * rank))]
+
+
 @lowers("Embedding")
 def _embedding(s: Site, context: Lowering) -> Sequence[Symbol] | None:
     """A gradient of the table in rows that were looked up only has no place in a flat vector."""
