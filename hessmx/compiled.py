@@ -10,7 +10,7 @@ from hessmx._mxnet import mx
 from hessmx.data import Batch
 from hessmx.errors import DataError
 from hessmx.graph.node import Graph, build
-from hessmx.graph.plan import Plan, digest, make_plan
+from hessmx.graph.plan import Plan, make_plan
 from hessmx.graph.products import PRODUCTS, Parts, tangent_name
 from hessmx.graph.program import Flat, Program
 from hessmx.graph.symbols import scope
@@ -88,7 +88,7 @@ class Compiled:
         net, loss = self.pieces(batch)
         arrays = self._batch_arrays(batch)
         signature = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
-        key = (signature, net.taped and digest(net.graph), loss is not None and loss.taped and digest(loss.graph))
+        key = (signature, net.taped and net.graph.digest, loss is not None and loss.taped and loss.graph.digest)
         if key not in self._plans:
             shapes = {name: tuple(self.net.array(name).shape) for name in self.net.all}
             shapes.update({name: tuple(a.shape) for name, a in arrays.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +59,12 @@ class Graph:
             if node.op is not None:
                 found.setdefault(node.op, []).append(node.name)
         return {op: tuple(names) for op, names in found.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """The same text for graphs that compute the same; names of operators are counters and do not count."""
+        table = [(node.op or node.name, node.inputs, sorted(node.raw.items())) for node in self.nodes]
+        return hashlib.sha1(json.dumps([table, self.heads]).encode()).hexdigest()
 
     @cached_property
     def used_outputs(self) -> dict[int, tuple[int, ...]]:

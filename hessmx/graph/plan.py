@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Mapping
@@ -27,12 +25,6 @@ class Plan:
     samples: int  # number of per-sample losses (of rows of the first output, without a loss)
     loss_shape: Shape = ()
     programs: dict[Any, Program | None] = field(default_factory=dict)
-
-
-def digest(graph: Graph) -> str:
-    """Same text for graphs that compute the same; names of operators are counters and do not count."""
-    table = [(node.op or node.name, node.inputs, sorted(node.raw.items())) for node in graph.nodes]
-    return hashlib.sha1(json.dumps([table, graph.heads]).encode()).hexdigest()
 
 
 def make_plan(net: Graph, loss: Graph | None, shapes: Mapping[str, Shape], train: bool, double: bool = False) -> Plan:
