@@ -11,4 +11,14 @@ from hessmx.objective import L2Penalty
 from hessmx.scales import loss_scale
 
 __version__ = "0.1.0"
-__all__ = ["Curvature", "HessmxError", "HessmxWarning", "L2Penalty", "blocks", "inputs", "load_net", "loss_scale", "reference"]
+__all__ = [
+    "Curvature",
+    "HessmxError",
+    "HessmxWarning",
+    "L2Penalty",
+    "blocks",
+    "inputs",
+    "load_net",
+    "loss_scale",
+    "reference",
+]

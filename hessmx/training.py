@@ -12,7 +12,7 @@ from hessmx.curvature import Curvature
 from hessmx.errors import InputError
 from hessmx.results import Provenance, Result
 
-_events = mx.gluon.contrib.estimator.event_handler
+_events: Any = mx.gluon.contrib.estimator.event_handler
 
 Question = Callable[[Curvature], float]
 

@@ -7,9 +7,8 @@ the user's next `Dense` gets another prefix and no longer fits its saved paramet
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 from typing import Any, Mapping, Sequence
-
 
 from hessmx._mxnet import mx
 
@@ -22,7 +21,7 @@ def scope() -> Any:
     return mx.name.NameManager()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _handle(op: str) -> int:
     handle = ctypes.c_void_p()
     mx.base.check_call(mx.base._LIB.NNGetOpHandle(mx.base.c_str(op), ctypes.byref(handle)))
@@ -30,9 +29,12 @@ def _handle(op: str) -> int:
     return handle.value
 
 
-def call(op: str, inputs: Sequence[Symbol], attrs: Mapping[str, Any] | None = None, name: str | None = None) -> list[Symbol]:
+def call(
+    op: str, inputs: Sequence[Symbol], attrs: Mapping[str, Any] | None = None, name: str | None = None
+) -> list[Symbol]:
     """Apply any registered operator, hidden ones included; returns its visible outputs."""
     attrs = attrs or {}
     name = mx.name.NameManager.current.get(name, op.lower().lstrip("_"))
-    result = _symbol_creator(_handle(op), list(inputs), None, list(attrs), [str(v) for v in attrs.values()], name, False)
+    values = [str(v) for v in attrs.values()]
+    result = _symbol_creator(_handle(op), list(inputs), None, list(attrs), values, name, False)
     return [result[i] for i in range(len(result))] if len(result) > 1 else [result]

@@ -34,7 +34,8 @@ class Side:
         command = [sys.executable, str(HERE / "worker.py"), name]
         self.name = name
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=environment,
         )
 
     def ask(self, **order):
@@ -109,7 +110,8 @@ def row(result: dict) -> dict[str, float]:
 
 
 def table(results: dict[str, dict]) -> str:
-    columns = ["Hv / gradient", "PyTorch / hessmx", "PyTorch retained / hessmx", "JAX / hessmx", "peak Hv / peak gradient"]
+    columns = ["Hv / gradient", "PyTorch / hessmx", "PyTorch retained / hessmx", "JAX / hessmx"]
+    columns.append("peak Hv / peak gradient")
     lines = ["| net | Hv, ms | " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) + 1)]
     for case, result in results.items():
         ratios = row(result)

@@ -55,7 +55,8 @@ def _net(case: Case) -> Any:
         return net
     *hidden, last = [array.shape for name, array in case.weights if name.endswith("weight")]
     for rows, inputs in hidden:
-        net.add(Maxout(rows // 5, 5, in_units=inputs) if case.name == "maxout" else nn.Dense(rows, "relu", in_units=inputs))
+        maxout = case.name == "maxout"
+        net.add(Maxout(rows // 5, 5, in_units=inputs) if maxout else nn.Dense(rows, "relu", in_units=inputs))
     net.add(nn.Dense(last[0], in_units=last[1]))
     return net
 
