@@ -4,8 +4,8 @@
     python scripts/zoo.py resnet18_v1     some nets
     python scripts/zoo.py --train ...     batch statistics instead of running ones
 
-Random weights, no shift at 0; running statistics are those of the batch, so that activations are of size 1. Dropout is left
-out: its masks would differ. Exit code 1 if any relative error is above 1e-5.
+Random weights, no shift at 0; running statistics are those of the batch, so that activations are of size 1. Dropout
+is left out: its masks would differ. Exit code 1 if any relative error is above 1e-5.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One library in a process of its own: builds nets and times functions as it is told on standard input.
 
-A line {"case": name} builds; {"time": function, "seconds": s} answers with the times of single calls;
-{"value": function} with the result saved to a file; {"peak": function} with the growth of the process's memory over 3 calls, in MiB.
+A line {"case": name} builds; {"time": function, "seconds": s} answers with the times of single calls; {"value":
+function} with the result saved to a file; {"peak": function} with the growth of the process's memory over 3 calls, in
+MiB.
 """
 
 from __future__ import annotations
