@@ -12,6 +12,7 @@ from typing import Any, Callable, Sequence
 from hessmx._mxnet import mx
 from hessmx.graph.lower import lowers
 from hessmx.graph.rules.kinds import shaped
+from hessmx.graph.rules.linalg import dot, flip
 from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol, call
 
@@ -212,6 +213,20 @@ def _solve_vector(s: Site) -> Sequence[Symbol] | None:
     if len(s.x_shapes[1]) != len(s.x_shapes[0]) - 1:
         return None
     return [F.squeeze(np_call("_npi_solve", s.x, F.expand_dims(s.xs[1], axis=-1)), axis=-1)]
+
+
+@composite("_npi_pinv", "_npi_pinv_scalar_rcond")
+def _pinv(s: Site) -> Sequence[Symbol]:
+    """X = U S V: V' S^+ U', singular values below rcond times the largest are zero. MXNet's gradient is zero."""
+    rows, columns = s.x_shapes[0][-2:]
+    u, values, v = call("_npi_svd", [s.x if rows <= columns else flip(s.x)])
+    limit = s.xs[1] if len(s.xs) > 1 else s.attr("rcond", 1e-15)
+    top = F.max(values, axis=-1, keepdims=True)
+    floor = F.broadcast_mul(top, F.expand_dims(limit, axis=-1)) if isinstance(limit, Symbol) else top * float(limit)
+    kept = F.BlockGrad(F.broadcast_greater(values, floor))
+    inverse = kept / (values + (1 - kept))
+    result = dot(flip(v), F.broadcast_mul(F.expand_dims(inverse, axis=-1), flip(u)))
+    return [result if rows <= columns else flip(result)]
 
 
 @composite("_npi_tensorinv")

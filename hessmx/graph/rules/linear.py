@@ -35,6 +35,7 @@ RULES.update(
         "_scatter_plus_scalar": same(),
         "_scatter_minus_scalar": same(),
         "_image_normalize": linear(mean=0),
+        "_image_adjust_lighting": same(),
         "Embedding": linear(1),
         "_contrib_index_copy": linear(0, 2),
     }
