@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
+import os
 from typing import Any, Callable
 
 import numpy as np
@@ -23,6 +25,7 @@ from hessmx.algorithms.sharpness import (
 )
 from hessmx.algorithms.slq import spectrum
 from hessmx.algorithms.solve import solve
+from hessmx.algorithms.state import RunState
 from hessmx.algorithms.trace import trace
 from hessmx.groups import Grouping
 from hessmx.operators import CurvatureOperator, Curved
@@ -159,12 +162,31 @@ class Questions:
         title = f"{algorithm.__name__.replace('_', ' ')} of {matrix}"
         return self._stamped(self._run(algorithm, self.matrix(matrix), title, **options), matrix, options)
 
+    def _identity(self, operator: CurvatureOperator) -> str:
+        """Names the matrix in a snapshot: a run must not be continued with another net, other data or another mode."""
+        p = self.provenance(operator.label)
+        values = hashlib.sha256(np.ascontiguousarray(self.parameters()).tobytes()).hexdigest()[:16]
+        told = (
+            p.matrix,
+            p.engine,
+            p.mode,
+            p.reduction,
+            p.dtype,
+            p.num_params,
+            p.num_samples,
+            f"{self.loss():.6g}",
+            values,
+        )
+        return " ".join(map(str, told))
+
     def _stamped(self, result: Any, matrix: str, options: dict[str, Any]) -> Any:
         seed = options.get("seed", self.seed)
         return dataclasses.replace(result, provenance=dataclasses.replace(self.provenance(matrix), seed=seed))
 
     def _run(self, algorithm: Callable[..., Any], operator: Any, title: str, **options: Any) -> Any:
         """Run an algorithm with this object's seed and progress bar, unless others are given."""
+        if isinstance(options.get("state"), (str, os.PathLike)):
+            options["state"] = RunState(options["state"], key=self._identity(operator))
         with reporter(self._progress, title) as report:
             known = {"seed": self.seed, "progress": report}
             taken = inspect.signature(algorithm).parameters

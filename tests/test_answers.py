@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hessmx.algorithms.state import RunState
+from hessmx.errors import InputError
 from hessmx.results import from_dict
 from tests.dense import Problem
 
@@ -128,3 +130,25 @@ def test_results_carry_their_provenance_and_survive_json(case):
 def test_same_seed_same_answer_other_seed_other_answer(case):
     curv, _ = case
     assert curv.trace(budget=12).value == curv.trace(budget=12).value != curv.trace(budget=12, seed=1).value
+
+
+def test_a_snapshot_is_refused_for_another_net_and_continued_for_the_same(tmp_path):
+    state = tmp_path / "run.npz"
+    problem = Problem("tanh", "softmax-ce")
+    whole = problem.curvature().spectrum(probes=3, steps=8)
+    calls = []
+
+    def stop(done, total, message):
+        calls.append(done)
+        if done == 13:
+            raise KeyboardInterrupt
+
+    curv = problem.curvature()
+    saved = RunState(state, key=curv._identity(curv.hessian), every=0)
+    with pytest.raises(KeyboardInterrupt):
+        curv.spectrum(probes=3, steps=8, state=saved, progress=stop)
+    other = Problem("sigmoid", "softmax-ce").curvature()
+    with pytest.raises(InputError, match="belongs to another run"):
+        other.spectrum(probes=3, steps=8, state=state)
+    again = problem.curvature().spectrum(probes=3, steps=8, state=state)
+    assert np.array_equal(again.nodes, whole.nodes) and np.array_equal(again.weights, whole.weights)
