@@ -1,0 +1,67 @@
+"""The pages of docs/: their code runs as it stands, they are short, and the reference names all public names."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import hessmx
+from hessmx import errors, figures
+
+DOCS = Path(__file__).parents[1] / "docs"
+ELSEWHERE = {"adding-a-rule.md"}  # registers rules: tests/graph/rules/test_adding_a_rule.py runs it and takes them back
+GENERATED = {"operators.md"}
+PAGES = sorted(page for page in DOCS.rglob("*.md") if page.name not in GENERATED)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path) -> list[str]:
+    """Code of a page, each block moved down to the lines where it stands, so that tracebacks name them."""
+    text = page.read_text()
+    return ["\n" * text.count("\n", 0, found.start(1)) + found[1] for found in BLOCK.finditer(text)]
+
+
+RUN = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE and blocks(page)]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_code_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {"__name__": "page"}
+    for code in blocks(page):
+        exec(compile(code, str(page), "exec"), scope)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_short(page):
+    assert len(page.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_is_in_the_index(page):
+    index = (DOCS / "index.md").read_text()
+    assert page.name == "index.md" or f"({page.relative_to(DOCS).as_posix()})" in index
+
+
+def public(kind: type) -> set[str]:
+    return {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
+
+
+NAMES = {
+    "hessmx": set(hessmx.__all__),
+    "Curvature": public(hessmx.Curvature),
+    "inputs": {name for name, f in vars(hessmx.inputs).items()
+               if inspect.isfunction(f) and f.__module__ == "hessmx.inputs" and not name.startswith("_")},
+    "blocks": set(hessmx.blocks.__all__),
+    "figures": set(figures.__all__),
+    "errors": {name for name, e in vars(errors).items() if inspect.isclass(e) and e.__module__ == "hessmx.errors"},
+}
+
+
+@pytest.mark.parametrize("group", NAMES)
+def test_the_reference_names_everything_public(group):
+    code = " ".join(re.findall(r"`[^`]+`", (DOCS / "reference.md").read_text()))
+    assert sorted(name for name in NAMES[group] if not re.search(rf"\b{name}\b", code)) == []
