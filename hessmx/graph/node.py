@@ -12,6 +12,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError
+from hessmx.graph.stacks import STACKS, stacked_shape
 from hessmx.graph.symbols import Symbol, call
 
 Entry = tuple  # (node index, output index)
@@ -112,10 +113,28 @@ def build(graph: Graph, variables: Mapping[str, Symbol]) -> list[list[Symbol]]:
 
 def infer_shapes(graph: Graph, known: Mapping[str, Shape]) -> dict[Entry, Shape]:
     """Shapes of every entry that is read, from the shapes of the variables."""
+    if graph.ops.keys() & STACKS:
+        return _infer_node_by_node(graph, known)
     variables = {name: mx.sym.Variable(name, shape=known.get(name)) for name in graph.variables}
     outputs = build(graph, variables)
     entries = [(i, j) for i, used in sorted(graph.used_outputs.items()) for j in used]
     _, shapes, _ = mx.sym.Group([outputs[i][j] for i, j in entries]).infer_shape()
     if shapes is None:
-        raise GraphError("MXNet cannot infer the shapes of this graph (np.hstack and np.dstack: use np.concatenate)")
+        raise GraphError("MXNet cannot infer the shapes of this graph; make every shape known")
     return dict(zip(entries, shapes))
+
+
+def _infer_node_by_node(graph: Graph, known: Mapping[str, Shape]) -> dict[Entry, Shape]:
+    """The same where some operators break MXNet's own inference; all variables must have a shape."""
+    shapes: dict[Entry, Shape] = {}
+    for index, node in enumerate(graph.nodes):
+        inputs = [shapes[entry] for entry in node.inputs]
+        if node.op is None:
+            shapes[index, 0] = tuple(known[node.name])
+        elif node.op in STACKS:
+            shapes[index, 0] = stacked_shape(node.op, inputs)
+        else:
+            variables = [mx.sym.Variable(f"x{i}", shape=shape) for i, shape in enumerate(inputs)]
+            found = mx.sym.Group(call(node.op, variables, node.raw)).infer_shape()[1]
+            shapes.update({(index, j): shape for j, shape in enumerate(found)})
+    return shapes

@@ -14,6 +14,7 @@ from hessmx.graph.lower import lowers
 from hessmx.graph.rules.kinds import shaped
 from hessmx.graph.rules.linalg import dot, flip
 from hessmx.graph.site import Site
+from hessmx.graph.stacks import STACKS, layouts
 from hessmx.graph.symbols import Symbol, call
 
 F = mx.sym
@@ -172,6 +173,12 @@ def _at_least(s: Site) -> Sequence[Symbol]:
     )  # np.atleast_3d puts (N,) in the middle
     shapes = [(1,) * before(len(x)) + tuple(x) for x in s.x_shapes]
     return [shaped(x, shape + (1,) * (least - len(shape))) for x, shape in zip(s.xs, shapes)]
+
+
+@composite(*STACKS)
+def _stacks(s: Site) -> Sequence[Symbol]:
+    parts, axis = layouts(s.node.op or "", s.x_shapes)
+    return [F.Concat(*(shaped(x, part) for x, part in zip(s.xs, parts)), dim=axis)]
 
 
 @composite("_npi_norm")

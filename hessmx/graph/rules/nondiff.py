@@ -12,7 +12,6 @@ _TABLE = {
         _contrib_MultiBoxTarget _contrib_MultiBoxDetection _contrib_MultiProposal _contrib_Proposal _scatter_set_nd
         _slice_assign _slice_assign_scalar _sparse_retain _square_sum _npi_percentile _npi_bincount _npi_delete
         _npi_insert_scalar _npi_insert_slice _npi_insert_tensor _npi_eig _npi_eigvals""",
-    "MXNet cannot infer its shape in a graph; join with np.concatenate": "_npi_hstack _npi_dstack",
     "MXNet's own gradient is a copy, which has another shape": "_image_resize",
     "it draws from a distribution whose parameters are arrays, and MXNet has no gradient for that": """
         _sample_gamma _sample_poisson _sample_negative_binomial

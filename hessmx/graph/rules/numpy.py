@@ -57,7 +57,7 @@ for _op in """
 
 # linear in all inputs together
 for _op in """
-    _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack _npi_column_stack
+    _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack
 """.split():
     RULES[_op] = linear(...)
 

@@ -7,6 +7,7 @@ import pytest
 
 import hessmx
 from hessmx._mxnet import mx
+from hessmx.graph.stacks import stacked_shape
 
 np_, npx = mx.np, mx.npx
 RNG = np.random.default_rng(11)
@@ -63,6 +64,10 @@ FUNCTIONS = {
         + b
     ),
     "maximum and power": lambda F, x, w, b: F.np.maximum(F.np.dot(x, w), 0.1) ** 1.7 + F.np.power(2 + F.np.cos(b), 3.0),
+    "stacks": lambda F, x, w, b: (
+        F.np.hstack([F.np.dot(F.np.vstack([x, x]), w)[:6], F.np.dot(x, w)])[:, 1:4] * F.np.dstack([b, b])[0, :, 1]
+        + F.np.column_stack([F.np.sin(b), b])[:, 0]
+    ),
     "npx": lambda F, x, w, b: F.npx.relu(F.npx.sigmoid(F.np.dot(x, w)) - 0.4) + F.npx.gamma(2 + F.np.square(b)),
 }
 
@@ -112,3 +117,17 @@ def test_product_against_second_differences(name, hybrid):
     v /= np.abs(v).max()
     true = _differences(net, v)
     assert np.abs(curv.hvp(v) - true).max() / np.abs(true).max() < 1e-5
+
+
+SHAPES = [[(), ()], [(2, 3), (2, 3)], [(2, 3, 2), (2, 3, 2)], [(3,), (3,)]]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["hstack", "dstack", "column_stack"])
+def test_stacked_shapes_are_numpys(name, shapes):
+    assert stacked_shape(f"_npi_{name}", shapes) == getattr(np, name)([np.zeros(shape) for shape in shapes]).shape
+
+
+def test_pieces_of_different_lengths_are_joined():
+    assert stacked_shape("_npi_hstack", [(2,), (3,)]) == (5,)
+    assert stacked_shape("_npi_column_stack", [(3,), (3, 2)]) == (3, 3)

@@ -39,7 +39,6 @@ FORWARD_ONLY = {
 NOT_COMPARABLE = {
     "prod(1x3:literal;axis=1)_kink": "MXNet's own gradient is not a number: nothing that a rule could follow",
     "norm(3:literal)_kink": "the same",
-    "_npi_column_stack(3,3x2;num_args=2)": "MXNet cannot infer the shape of a vector beside a matrix in a graph",
     "_image_flip_top_bottom(3x4x3:positive)_float32": "MXNet leaves the middle row as it finds it; see test_flip",
     "_contrib_BatchNormWithReLU(2x3x2x1,3:positive,3,3,3:positive;fix_gamma=False)_float32_outputs=0": (
         "MXNet forgets the ReLU's mask, and the long steps that float32 needs cross its kink"
