@@ -50,6 +50,12 @@ def test_every_page_is_in_the_index(page):
     assert page.name == "index.md" or f"({page.relative_to(DOCS).as_posix()})" in index
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    named = re.findall(r"`((?:hessmx|tests|scripts|docs)/[\w./-]+)`", page.read_text())
+    assert [name for name in named if not (DOCS.parent / name).exists()] == []
+
+
 def public(kind: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
 
