@@ -2,7 +2,7 @@
 
     python scripts/bench/peers.py [--json docs/bench-peers.json] [--net dense,maxout]
 
-Needs `pip install torch jax pyhessian curvlinops-for-pytorch`. All see the same weights (float32) and all training data;
+Needs `pip install torch jax pyhessian curvlinops-for-pytorch`. All see the same weights (float32) and data;
 the truth is JAX's Hessian in float64. Every library is used as its documentation shows: PyHessian on one batch with
 the retained graph and its default tolerances, curvlinops through SciPy's eigsh; where a library cannot stop at
 a requested error it is given the number of products that hessmx spent.
