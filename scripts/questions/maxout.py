@@ -92,7 +92,7 @@ def draw_training(curves: dict[str, np.ndarray]) -> Figure:
     for dtype, colour in (("float32", RED), ("float64", BLUE)):
         gap = np.maximum(np.abs(curves[dtype] - curves["numpy"]), 1e-17)
         right.semilogy(gap, ".", markersize=2, color=colour, label=f"Gluon in {dtype}")
-    right.set(xlabel="step", title="Difference from NumPy's loss (0 drawn at 1e-17)", ylim=(5e-18, 1e-4))
+    right.set(xlabel="step", title="Gap to NumPy's loss (0 drawn at 1e-17)", ylim=(5e-18, 1e-4))
     right.title.set_fontsize("medium")
     left.title.set_fontsize("medium")
     left.legend(frameon=False, fontsize="small", loc="upper right")
