@@ -141,7 +141,8 @@ def draw(found: dict) -> Figure:
         ax.axhline(STRENGTH, color=RED, linewidth=0.8, linestyle="--")
     right.text(0.98, STRENGTH * 1.2, "λ, the penalty's strength", color=RED, fontsize="small", ha="right",
                transform=right.get_yaxis_transform())
-    left.text(0.03, 0.07, "zero and negative", color=GREY, fontsize="small", transform=left.transAxes)
+    last = int((found["none"]["eigenvalues"] < bottom).sum())
+    left.text(1.15 * last, bottom, "← zero and negative", color=GREY, fontsize="small", va="center")
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside upper left", ncols=3)
     return figure
 
