@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hessmx.errors import EngineError
-from hessmx.graph.rules import RULES, UNSUPPORTED
+from hessmx.graph.lower import LOWERINGS
+from hessmx.graph.rules import RULES, UNSUPPORTED, covered
 from hessmx.results import Provenance, Result
 
 
@@ -36,8 +37,9 @@ def operators(curv: Any) -> Operators:
     net, loss = compiled.pieces(next(iter(curv._batches)))
     if loss is None:
         raise EngineError("the loss is not traced; its operators cannot be listed")
+    exact = covered()
     rows = tuple(
-        OperatorRow(op, where, len(nodes), op in RULES, _rule(op))
+        OperatorRow(op, where, len(nodes), op in exact, _rule(op))
         for where, graph in (("net", net.graph), ("loss", loss.graph))
         for op, nodes in sorted(graph.ops.items())
     )
@@ -48,4 +50,6 @@ def operators(curv: Any) -> Operators:
 
 
 def _rule(op: str) -> str:
+    if op in LOWERINGS:
+        return "replaced by operators with rules"
     return f"{RULES[op].kind} rule" if op in RULES else UNSUPPORTED.get(op, "no tangent rule yet")

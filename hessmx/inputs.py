@@ -25,10 +25,11 @@ from hessmx.errors import DataError, InputError, UnsupportedOps
 from hessmx.graph.plan import Plan
 from hessmx.graph.program import Program
 from hessmx.graph.tangents import missing_rules
+from hessmx.graph.trace import names
 from hessmx.net import Net
 
 Output = Union[None, int, Sequence[int], np.ndarray, Callable[[Any], Any]]
-_X = "hessmx_data0"
+_X = names("data", 1)[0]
 
 
 def gradient(net: Any, x: Any, output: Output = None) -> np.ndarray:
@@ -117,9 +118,9 @@ class _Question:
 
     def mixed(self, v: Any) -> dict[str, np.ndarray]:
         self._check_rules()
-        names = self.net.names
-        flat = self.backward("jvp" if self.function is None else "hessian", self.weights, v, *names)
-        return {name: flat[self.net.slices[name]].reshape(self.net.shapes[name]) for name in names}
+        which = self.net.names
+        flat = self.backward("jvp" if self.function is None else "hessian", self.weights, v, *which)
+        return {name: flat[self.net.slices[name]].reshape(self.net.shapes[name]) for name in which}
 
     def backward(self, kind: str, cotangent: Any, v: Any, *wrt: str) -> np.ndarray:
         """Gradient with respect to `wrt` of <cotangent, heads>; along v in the input unless v is ()."""
@@ -170,9 +171,9 @@ class _Question:
         return self.broadcast(output, shape, "output")
 
     def _check_rules(self) -> None:
-        missing = dict(missing_rules(self.plan.net))
+        missing = missing_rules(self.plan.net, [_X])
         if self.plan.loss is not None:
-            missing.update(missing_rules(self.plan.loss))
+            missing.update(missing_rules(self.plan.loss, names("output", 1)))
         if missing:
             raise UnsupportedOps("reverse-over-forward", missing, "Register rules for them (docs/adding-a-rule.md)")
 

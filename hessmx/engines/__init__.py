@@ -14,7 +14,10 @@ from hessmx.engines import double_backward, finite_difference, reverse_over_forw
 from hessmx.engines.base import Engine
 from hessmx.engines.gradients import Gradients, Graphs, Live
 from hessmx.errors import GraphError, HessmxWarning, UnsupportedOps, choose
+from hessmx.graph.products import PRODUCTS, Parts
+from hessmx.graph.symbols import scope
 from hessmx.graph.tangents import missing_rules
+from hessmx.graph.trace import names
 from hessmx.net import Net
 
 ENGINES = (reverse_over_forward.NAME, double_backward.NAME, finite_difference.NAME)
@@ -38,23 +41,32 @@ def select(asked: str, net: Net, loss: Callable[..., Any], train: bool, seed: in
     except GraphError as error:
         return _untraceable(asked, net, loss, train, batch, error)
     graphs = Graphs(compiled)
-    missing = _missing(compiled, batch)
     if asked == double_backward.NAME:
         return Selected(double_backward.DoubleBackward(compiled, batch), graphs, compiled)
-    if asked == finite_difference.NAME or (asked == "auto" and missing):
-        if missing and asked == "auto":
-            _say(f"no tangent rule for {_listed(missing)}")
+    try:
+        missing, refused = _missing(compiled, batch), None
+    except GraphError as error:
+        missing, refused = {}, error
+    if asked == finite_difference.NAME or (asked == "auto" and (missing or refused)):
+        if asked == "auto":
+            _say(str(refused) if refused else f"no tangent rule for {_listed(missing)}")
         differences = finite_difference.FiniteDifference(net, Graphs(compiled, np.float64), np.dtype(np.float64))
         return Selected(differences, graphs, compiled)
+    if refused:
+        raise refused
     if missing:
         raise UnsupportedOps(asked, missing, "Use engine='auto', or register rules (docs/adding-a-rule.md)")
     return Selected(reverse_over_forward.ReverseOverForward(compiled), graphs, compiled)
 
 
 def _missing(compiled: Compiled, batch: Batch) -> dict[str, tuple[str, tuple[str, ...]]]:
-    plan = compiled.plan(batch)
+    plan, which = compiled.plan(batch), compiled.net.names
     assert plan.loss is not None
-    return {**missing_rules(plan.net), **missing_rules(plan.loss)}
+    missing = {**missing_rules(plan.net, which), **missing_rules(plan.loss, names("output", len(plan.output_shapes)))}
+    if not missing:
+        with scope():  # rules may still refuse an attribute; nothing is compiled here
+            PRODUCTS["hessian"](Parts(plan.net, plan.loss, plan.shapes, which))
+    return missing
 
 
 def _untraceable(asked: str, net: Net, loss: Any, train: bool, batch: Batch, error: GraphError) -> Selected:

@@ -11,6 +11,7 @@ from hessmx.graph.lower import Draw, lower
 from hessmx.graph.node import Graph, Node, Shape, infer_shapes
 from hessmx.graph.program import Program
 from hessmx.graph.symbols import scope
+from hessmx.graph.trace import names
 
 
 @dataclass
@@ -36,7 +37,7 @@ def make_plan(net: Graph, loss: Graph | None, shapes: Mapping[str, Shape], train
         outputs = tuple(entries[head] for head in net.heads)
         if loss is None:
             return Plan(net, None, known, net_draws, outputs, outputs[0][0] if outputs[0] else 1)
-        known.update({f"hessmx_output{i}": shape for i, shape in enumerate(outputs)})
+        known.update(zip(names("output", len(outputs)), outputs))
         loss, loss_draws = lower(loss, known, train, double)
         known.update({draw.name: draw.shape for draw in loss_draws})
         loss = _per_sample(loss, outputs)

@@ -16,6 +16,7 @@ from hessmx.graph.node import Graph, Shape
 from hessmx.graph.site import ZERO, Tangent, Zero
 from hessmx.graph.symbols import Symbol
 from hessmx.graph.tangents import push
+from hessmx.graph.trace import names
 
 
 class Parts:
@@ -42,10 +43,10 @@ class Parts:
     def through_loss(self, z: list[Symbol], u: list[Tangent]) -> tuple[Symbol, Tangent]:
         """l(z) and t(z, u)."""
         assert self.loss is not None
-        names = [f"hessmx_output{i}" for i in range(len(z))]
+        outputs = names("output", len(z))
         primals = {name: mx.sym.Variable(name, shape=self.shapes.get(name)) for name in self.loss.variables}
-        primals.update(zip(names, z))
-        values, tangents = push(self.loss, self.shapes, primals, dict(zip(names, u)))
+        primals.update(zip(outputs, z))
+        values, tangents = push(self.loss, self.shapes, primals, dict(zip(outputs, u)))
         return values[0], tangents[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from hessmx.errors import GraphError
 from hessmx.graph.node import Graph, Node, Shape, infer_shapes
@@ -11,11 +11,21 @@ from hessmx.graph.site import ZERO, Site, Tangent
 from hessmx.graph.symbols import Symbol, call
 
 
-def missing_rules(graph: Graph, moving: set[str] | None = None) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Operators without a rule: name -> (reason, node names). All of them at once."""
-    return {
-        op: (UNSUPPORTED.get(op, "no tangent rule yet"), nodes) for op, nodes in graph.ops.items() if op not in RULES
-    }
+def missing_rules(graph: Graph, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Operators without a rule that a tangent of the variables `moving` reaches: name -> (reason, node names), all."""
+    moving, reached = set(moving), set()
+    found: dict[str, list[str]] = {}
+    for index, node in enumerate(graph.nodes):
+        if node.op is None:
+            moves = node.name in moving
+        else:
+            rule = RULES.get(node.op)
+            moves = any(i in reached for i, _ in node.inputs) and (rule is None or rule.kind != "zero")
+            if moves and rule is None:
+                found.setdefault(node.op, []).append(node.name)
+        if moves:
+            reached.add(index)
+    return {op: (UNSUPPORTED.get(op, "no tangent rule yet"), tuple(nodes)) for op, nodes in found.items()}
 
 
 def push(
