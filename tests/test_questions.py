@@ -44,6 +44,11 @@ def published(page):
     return json.loads(page.with_suffix(".json").read_text())
 
 
+def heads(results):
+    """Heads of the tables; numbers in them, such as steps, may differ in short form."""
+    return {title: [re.sub(r"\d+", "N", cell) for cell in rows["head"]] for title, rows in results["tables"].items()}
+
+
 def test_every_page_has_a_script_and_every_script_a_page():
     assert [path.stem.replace("_", "-") for path in SCRIPTS] == [page.stem for page in PAGES if page.stem != "index"]
 
@@ -56,9 +61,7 @@ def test_a_script_in_short_form_writes_the_tables_and_pictures_of_its_page(scrip
     found, committed = json.loads((tmp_path / "questions" / f"{name}.json").read_text()), published(page)
     assert found["short"] and not committed["short"]
     assert set(found["numbers"]) == set(committed["numbers"])
-    assert {title: rows["head"] for title, rows in found["tables"].items()} == {
-        title: rows["head"] for title, rows in committed["tables"].items()
-    }
+    assert heads(found) == heads(committed)
     drawn = {path.name for path in (tmp_path / "images" / "questions").iterdir()}
     assert drawn == {Path(link).name for link in PICTURE.findall(page.read_text())}
     assert all(len(path.read_bytes()) < LARGEST for path in (tmp_path / "images" / "questions").iterdir())
