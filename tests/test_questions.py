@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hessmx  # noqa: F401  (so that no snippet is charged with its import)
@@ -20,6 +21,34 @@ SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SNIPPETS = [pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES
             for i, code in enumerate(SNIPPET.findall(page.read_text()))]
 PICTURE = re.compile(r"!\[[^\]]+\]\((\.\./images/questions/[\w.-]+\.png)\)")
+def maxout_claims(numbers):
+    """One curve in NumPy and Gluon; H - G is zero within the layers of piecewise linear nets, and only there."""
+    assert numbers["training"]["largest difference"]["float64"] < 1e-13
+    for name, found in numbers["curvature"].items():
+        residual = np.array(found["residual"])
+        assert (np.diag(residual) == 0).all() == (not name.startswith("tanh"))
+        assert (residual[~np.eye(3, dtype=bool)] > 0).all()
+
+
+def quadratic_form_claims(numbers):
+    """As many zero eigenvalues as rotations; A is found, and is half the second derivative of f at 0."""
+    for found in numbers["freedoms"].values():
+        assert found["zeros"] == found["rotations"]
+        assert found["error of A"] < 1e-9
+    left = numbers["directions left"]
+    assert (left["values"], left["values and gradients"]) == ([15, 14, 13, 12, 10, 6], [12, 9, 7, 6, 6, 6])
+    assert numbers["origin"]["0"] < 1e-12 < numbers["origin"]["0.01"]
+
+
+def bias_claims(numbers):
+    """Folded nets are equal, Gluon decays biases, and without them in the penalty equal shifts of them stay flat."""
+    assert all(found[row] < 1e-12 for found in numbers["folding"].values() for row in found if row != "parameters")
+    assert [gap < 1e-12 for gaps in numbers["trainer"].values() for gap in gaps] == [False, True, True, True]
+    shifts = {name: found["shift"] for name, found in numbers["one point"].items()}
+    assert shifts == pytest.approx({"none": 0, "W": 0, "W and b": 2.0**-10}, abs=1e-12)
+
+
+CLAIMS = {"maxout": maxout_claims, "quadratic_form": quadratic_form_claims, "bias": bias_claims}
 LARGEST = 120_000  # bytes of a picture
 SECONDS = 20
 
@@ -62,6 +91,8 @@ def test_a_script_in_short_form_writes_the_tables_and_pictures_of_its_page(scrip
     assert found["short"] and not committed["short"]
     assert set(found["numbers"]) == set(committed["numbers"])
     assert heads(found) == heads(committed)
+    for numbers in (found["numbers"], committed["numbers"]):
+        CLAIMS.get(script.stem, lambda numbers: None)(numbers)
     drawn = {path.name for path in (tmp_path / "images" / "questions").iterdir()}
     assert drawn == {Path(link).name for link in PICTURE.findall(page.read_text())}
     assert all(len(path.read_bytes()) < LARGEST for path in (tmp_path / "images" / "questions").iterdir())
