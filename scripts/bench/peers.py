@@ -114,9 +114,7 @@ def by_pyhessian(problem: Problem, edges: np.ndarray, _: int) -> dict:
         "trace": lambda: float(np.mean(asked.trace(maxIter=10_000))),
         "density": lambda: _smoothed(*asked.density(iter=STEPS, n_v=PROBES), edges),
     }.items():
-        spent[0] = 0
-        value, seconds = timed(ask)
-        found[question] = (value, spent[0], seconds)
+        found[question] = asked_of(ask, spent)
     scope.hessian_vector_product = original
     return found
 
@@ -155,10 +153,18 @@ def by_curvlinops(problem: Problem, edges: np.ndarray, budget: int) -> dict:
             curvlinops.lanczos_approximate_spectrum(operator, STEPS, num_points=4096, num_repeats=PROBES), edges
         ),
     }.items():
-        spent[0] = 0
-        value, seconds = timed(ask)
-        found[question] = (value, spent[0], seconds)
+        found[question] = asked_of(ask, spent)
     return found
+
+
+def asked_of(ask, spent: list[int]) -> tuple | str:
+    """(Answer, products, seconds), or why there is none: a library that fails is part of the comparison."""
+    spent[0] = 0
+    try:
+        value, seconds = timed(ask)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
+    return value, spent[0], seconds
 
 
 def _of_grid(result: tuple, edges: np.ndarray) -> np.ndarray:
@@ -183,7 +189,14 @@ def errors(answers: dict, true: np.ndarray, edges: np.ndarray) -> dict:
         "trace": lambda v: float(abs(v / true.sum() - 1)),
         "density": lambda v: float(np.abs(v - masses).sum()),
     }
-    return {q: dict(products=int(p), seconds=s, error=error[q](v)) for q, (v, p, s) in answers.items()}
+    rows: dict = {}
+    for question, answer in answers.items():
+        if isinstance(answer, str):
+            rows[question] = {"refused": answer}
+        else:
+            value, products, seconds = answer
+            rows[question] = dict(products=int(products), seconds=seconds, error=error[question](value))
+    return rows
 
 
 def compare(name: str) -> dict:
@@ -195,10 +208,7 @@ def compare(name: str) -> dict:
     own = by_hessmx(problem, edges)
     result = {"hessmx": errors(own, true, edges)}
     for library, ask in {"PyHessian": by_pyhessian, "curvlinops": by_curvlinops}.items():
-        try:
-            result[library] = errors(ask(problem, edges, own["trace"][1]), true, edges)
-        except Exception as error:  # a library that fails is part of the comparison
-            result[library] = {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
+        result[library] = errors(ask(problem, edges, own["trace"][1]), true, edges)
     return {"parameters": len(true), "results": result}
 
 
@@ -207,10 +217,9 @@ def table(results: dict) -> str:
     for name, found in results.items():
         for question in ("eigenvalues", "trace", "density"):
             for library, answers in found["results"].items():
-                if question in answers:
-                    a = answers[question]
-                    cells = f"{a['products']} | {a['seconds']:.2f} | {a['error']:.1e}"
-                    lines.append(f"| {name} | {question} | {library} | {cells} |")
+                a = answers[question]
+                cells = a.get("refused") or f"{a['products']} | {a['seconds']:.2f} | {a['error']:.1e}"
+                lines.append(f"| {name} | {question} | {library} | {cells} |" + " | |" * ("refused" in a))
     return "\n".join(lines)
 
 
@@ -221,10 +230,6 @@ def main() -> None:
     options = parser.parse_args()
     results = {name: compare(name) for name in options.net.split(",")}
     print(table(results))
-    for name, found in results.items():
-        for library, answers in found["results"].items():
-            if "refused" in answers:
-                print(f"{name}: {library} failed: {answers['refused']}")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

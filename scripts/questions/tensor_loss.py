@@ -154,7 +154,7 @@ def main(short: bool, out: Path) -> None:
                 ["backward() on", "length of the gradient", "sum's length over it", "difference in direction"], rows
             ),
             "descent": table(
-                ["objective", "learning rate", f"mean loss after {steps} steps"],
+                ["objective", "learning rate", "mean loss at the end"],
                 [
                     ["sum", f"{equal_rate:g}", f"{final['sum']:.6f}"],
                     ["mean", f"{rate:g}", f"{final['equal']:.6f}"],
