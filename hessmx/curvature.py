@@ -29,6 +29,7 @@ from hessmx.operators import (
     Outer,
     Residual,
 )
+from hessmx.operators.base import checked
 from hessmx.questions import Questions
 from hessmx.results import Provenance
 from hessmx.scales import LossScale, loss_scale
@@ -163,17 +164,17 @@ class Curvature(Questions):
         """The objective, at parameters `at` (P,) or where the net is. One forward pass over the data."""
         at = self._point(at)
         total = self._objective.add_up(lambda batch: self._selected.gradients.loss(batch, at))
-        return self._objective.value(total, self._net.values() if at is None else at)
+        return self._objective.value(total, self._penalised(at))
 
     def gradient(self, at: Any = None) -> np.ndarray:
         """Gradient (P,) of the objective. One forward and backward pass over the data."""
         at = self._point(at)
         total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch, at))
-        return self._objective.vector(total, self._net.values() if at is None else at)
+        return self._objective.vector(total, self._penalised(at))
 
     def hvp(self, v: Any) -> np.ndarray:
         """H v (P,): the Hessian of the objective times a vector (P,). Pearlmutter 1994; cost 8 forward passes."""
-        return np.asarray(self.hessian.matvec(_vector(v, self.num_params)))
+        return self.hessian._product(checked(v, self.num_params, "hessian"))
 
     # -- matrices
 
@@ -253,8 +254,12 @@ class Curvature(Questions):
         total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch))
         return self._objective.vector(total)
 
+    def _penalised(self, at: np.ndarray | None) -> np.ndarray | None:
+        """The parameters' values, where a penalty needs them."""
+        return self._net.values() if at is None and self._objective.penalty.strength else at
+
     def _point(self, at: Any) -> np.ndarray | None:
-        return None if at is None else _vector(at, self.num_params)
+        return None if at is None else checked(at, self.num_params, "parameters").astype(np.float64)
 
 
 _MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {
@@ -265,15 +270,6 @@ _MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {
     "mc-fisher": lambda curv: curv.fisher("mc"),
     "ntk": lambda curv: curv.ntk,
 }
-
-
-def _vector(value: Any, size: int) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub" or array.shape != (size,):
-        raise InputError(f"expected a vector of real numbers, shape ({size},), not {array.shape} of {array.dtype}")
-    if not np.isfinite(array).all():
-        raise InputError(f"the vector holds {int((~np.isfinite(array)).sum())} NaN or infinite value(s)")
-    return array.astype(np.float64)
 
 
 def _checked_seed(seed: Any) -> int:

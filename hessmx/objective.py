@@ -43,7 +43,7 @@ class Penalty:
             if setting.biases or len(net.shapes[name]) > 1:
                 self.diagonal[net.slices[name]] = self.strength * parameter.wd_mult
 
-    def value(self, parameters: np.ndarray) -> float:
+    def value(self, parameters: Any) -> float:
         return 0.5 * float(self.diagonal @ np.asarray(parameters, np.float64) ** 2) if self.strength else 0.0
 
     def times(self, vector: np.ndarray, net: Net, which: Sequence[str]) -> np.ndarray | float:
@@ -62,7 +62,10 @@ class Reduction:
         self.kind = choose("reduction", kind, ("mean", "sum"))
 
     def of_sum(self, total: Any, samples: int) -> Any:
-        return total / samples if self.kind == "mean" else total
+        """The reduced sum; an array is overwritten."""
+        if self.kind == "sum":
+            return total
+        return np.divide(total, samples, out=total if isinstance(total, np.ndarray) and total.ndim else None)
 
     def of_penalty(self, penalty: Any, samples: int) -> Any:
         return penalty if self.kind == "mean" else penalty * samples
@@ -77,14 +80,17 @@ class Objective:
         self.samples = 0  # known after the first pass
 
     def add_up(self, term: Callable[[Batch], tuple[Any, int]]) -> Any:
-        """Sum of `term(batch)` (a value and its number of samples) over one pass, in float64; None counts as zero."""
+        """Sum of `term(batch)` (a new value and its number of samples) over one pass; None counts as zero.
+
+        Batches are added up in float64; a single one stays in its dtype, as copies of (P,) cost as much as a layer.
+        """
         total: Any = None
         samples = 0
         for batch in self.batches:
             value, count = term(batch)
             samples += count
             if value is not None:
-                total = np.asarray(value, np.float64) if total is None else total + value
+                total = value if total is None else np.add(total, value, dtype=np.float64)
         self.samples = samples
         return np.zeros(()) if total is None else total
 
@@ -103,7 +109,7 @@ class Objective:
                 "mode='predict'; mode='train' needs the same batches in every pass)"
             )
 
-    def value(self, total: Any, parameters: np.ndarray) -> float:
+    def value(self, total: Any, parameters: Any) -> float:
         penalty = self.reduction.of_penalty(self.penalty.value(parameters), self.samples)
         return float(self.reduction.of_sum(total, self.samples) + penalty)
 
@@ -114,7 +120,8 @@ class Objective:
         """
         which = self.net.names if which is None else which
         result = self.reduction.of_sum(total, self.samples)
-        if moved is not None:
+        if moved is not None and self.penalty.strength:
             result = result + self.reduction.of_penalty(self.penalty.times(moved, self.net, which), self.samples)
-        size = sum(self.net.sizes[name] for name in which)
-        return np.asarray(np.broadcast_to(result, (size,)), dtype=self.net.dtype)
+        if not result.ndim:  # identically zero in every batch
+            result = np.full(sum(self.net.sizes[name] for name in which), result)
+        return np.asarray(result, dtype=self.net.dtype)

@@ -28,10 +28,10 @@ class CurvatureOperator(LinearOperator):
         raise NotImplementedError
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
-        return self._product(checked(vector, self.shape[1], self.label))
+        return self._product(checked(np.ravel(vector), self.shape[1], self.label))
 
     def _rmatvec(self, vector: np.ndarray) -> np.ndarray:
-        return self._transposed_product(checked(vector, self.shape[0], self.label))
+        return self._transposed_product(checked(np.ravel(vector), self.shape[0], self.label))
 
     def _matmat(self, block: np.ndarray) -> np.ndarray:
         columns = [self._matvec(block[:, j]) for j in range(block.shape[1])]
@@ -199,8 +199,14 @@ def checked(vector: Any, size: int, label: str) -> np.ndarray:
     array = np.asarray(vector)
     if array.dtype.kind not in "fiub":
         raise InputError(f"a vector for the {label} must be real numbers, not dtype {array.dtype}")
-    if array.shape not in ((size,), (size, 1)):
+    if array.shape != (size,):
         raise InputError(f"a vector for the {label} must have shape ({size},), not {array.shape}")
-    if not np.isfinite(array).all():
+    if not _finite(array):
         raise InputError(f"a vector for the {label} holds {int((~np.isfinite(array)).sum())} NaN or infinite value(s)")
-    return array.reshape(size)
+    return array
+
+
+def _finite(array: np.ndarray) -> bool:
+    """Whether all entries are; one pass without a temporary, unless the sum itself overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
