@@ -23,6 +23,7 @@ import hessmx  # noqa: E402  (settles NumPy's aliases and threads before anythin
 from hessmx._mxnet import mx  # noqa: E402
 from hessmx.cli.demo import NETS, _digits, _train  # noqa: E402
 
+import tables  # noqa: E402  # isort: skip
 import jax  # noqa: E402  # isort: skip
 import jax.numpy as jnp  # noqa: E402  # isort: skip
 import numpy as np  # noqa: E402  # isort: skip
@@ -212,24 +213,13 @@ def compare(name: str) -> dict:
     return {"parameters": len(true), "results": result}
 
 
-def table(results: dict) -> str:
-    lines = ["| net | question | library | products | seconds | true error |", "|---|---|---|---|---|---|"]
-    for name, found in results.items():
-        for question in ("eigenvalues", "trace", "density"):
-            for library, answers in found["results"].items():
-                a = answers[question]
-                cells = a.get("refused") or f"{a['products']} | {a['seconds']:.2f} | {a['error']:.1e}"
-                lines.append(f"| {name} | {question} | {library} | {cells} |" + " | |" * ("refused" in a))
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--net", default=",".join(NETS))
     options = parser.parse_args()
     results = {name: compare(name) for name in options.net.split(",")}
-    print(table(results))
+    print(tables.peers(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -22,6 +22,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from cases import TITLES  # noqa: E402
+from tables import products  # noqa: E402
 
 SIDES = ("hessmx", "torch", "jax")
 
@@ -94,32 +95,6 @@ def peaks(case: str) -> dict[str, float]:
     return found
 
 
-def row(result: dict) -> dict[str, float]:
-    """The ratios that matter."""
-    s, peak = result["seconds"], result["peak"]
-    ratio = {
-        "Hv / gradient": ("hessmx hvp", "hessmx gradient"),
-        "PyTorch / hessmx": ("torch hvp", "hessmx hvp"),
-        "PyTorch retained / hessmx": ("torch hvp retained", "hessmx hvp"),
-        "JAX / hessmx": ("jax hvp", "hessmx hvp"),
-        "PyTorch gradient / hessmx gradient": ("torch gradient", "hessmx gradient"),
-    }
-    rows = {name: s[a] / s[b] for name, (a, b) in ratio.items() if a in s and b in s}
-    rows["peak Hv / peak gradient"] = peak["hvp"] / peak["gradient"]
-    return rows
-
-
-def table(results: dict[str, dict]) -> str:
-    columns = ["Hv / gradient", "PyTorch / hessmx", "PyTorch retained / hessmx", "JAX / hessmx"]
-    columns.append("peak Hv / peak gradient")
-    lines = ["| net | Hv, ms | " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) + 1)]
-    for case, result in results.items():
-        ratios = row(result)
-        cells = [f"{ratios[c]:.2f}" if c in ratios else "n/a" for c in columns]
-        lines.append(f"| {TITLES[case]} | {1e3 * result['seconds']['hessmx hvp']:.2f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -131,7 +106,7 @@ def main() -> None:
     for case in options.only.split(","):
         results[case] = {**measure(case, options.rounds, options.seconds), "peak": peaks(case)}
         print(case, json.dumps(results[case]), file=sys.stderr, flush=True)
-    print(table(results))
+    print(products(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
