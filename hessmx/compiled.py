@@ -15,7 +15,7 @@ from hessmx.graph.products import PRODUCTS, Parts, tangent_name
 from hessmx.graph.program import Flat, Program
 from hessmx.graph.symbols import scope
 from hessmx.graph.trace import Piece, flatten, names, trace_loss, trace_net
-from hessmx.net import Net
+from hessmx.net import Net, is_sparse
 
 
 class Compiled:
@@ -187,7 +187,7 @@ class Compiled:
     def _held(self) -> Mapping[str, Any]:
         arrays = {name: self.net.array(name) for name in self.net.all}
         for name, array in arrays.items():
-            if array.dtype != self._wanted(array.dtype):
+            if array.dtype != self._wanted(array.dtype) or is_sparse(self.net.all[name]):
                 arrays[name] = self._lifted.setdefault(name, array.astype(self._wanted(array.dtype)))
         return {**arrays, **(self._given or {})}
 

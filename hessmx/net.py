@@ -50,8 +50,11 @@ class Net:
             )
 
     def array(self, name: str) -> Any:
-        """The parameter's array (memory of the user: read only), off any tape."""
-        return self.all[name].data(self.context).detach()
+        """The parameter's array (memory of the user: read only), off any tape; a dense copy of a row_sparse one."""
+        parameter = self.all[name]
+        if is_sparse(parameter):  # Parameter.data() gives its rows to a Trainer only
+            return parameter._data[0].tostype("default")
+        return parameter.data(self.context).detach()
 
     def handles(self) -> list[Any]:
         """What tells whether a parameter has been given another array since."""
@@ -84,15 +87,23 @@ class Net:
         active = _deactivate(self.block)
         try:
             for name, p in self.all.items():
-                array = lent[name] if lent[name] is not None else p.data(self.context).copy().detach()
+                array = lent[name] if lent[name] is not None else self.array(name).copy().detach()
                 lent[name] = array
                 p._data, p._grad = [array] * len(saved[name][0]), None
+                if is_sparse(p):
+                    p.row_sparse_data = lambda rows, array=array: array
             yield lent
         finally:
             for name, p in self.all.items():
                 p._data, p._grad = saved[name]
+                vars(p).pop("row_sparse_data", None)
             for block, was in active:
                 block._active = was
+
+
+def is_sparse(parameter: Any) -> bool:
+    """Whether the parameter's values are stored by rows (gluon.contrib.nn.SparseEmbedding)."""
+    return bool(parameter._stype != "default")
 
 
 def _deactivate(block: Any) -> list[tuple[Any, bool]]:

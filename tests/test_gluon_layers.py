@@ -142,7 +142,7 @@ LAYERS = {
        for kind in ("Max", "Avg") for rank, shape in RANKS},
 }  # fmt: skip
 
-NEEDS_TRAINER = {"SparseEmbedding"}  # MXNet gives out its rows to a Trainer only
+NEEDS_TRAINER = {"SparseEmbedding"}  # MXNet gives out its rows to a Trainer only; see tests/test_sparse_embedding.py
 CONTAINERS = {"Block", "HybridBlock", "Sequential", "HybridSequential", "SymbolBlock"}
 
 
