@@ -96,7 +96,7 @@ class Net:
         finally:
             for name, p in self.all.items():
                 p._data, p._grad = saved[name]
-                vars(p).pop("row_sparse_data", None)
+                p.__dict__.pop("row_sparse_data", None)
             for block, was in active:
                 block._active = was
 
