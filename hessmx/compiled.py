@@ -132,12 +132,10 @@ class Compiled:
         shapes = {name: plan.shapes[name] for name in which}
         key = (role, tuple(shapes.items()))
         if key not in self._flats:
-            dtypes = {name: self._dtype(name) for name in which}
+            held, other = self._held(), self.dtype or self.net.dtype  # data has the net's dtype
+            dtypes = {name: np.dtype(held[name].dtype if name in held else other) for name in which}
             self._flats[key] = Flat(shapes, dtypes, self.net.context)
         return self._flats[key]
-
-    def _dtype(self, name: str) -> np.dtype:
-        return np.dtype(self._held()[name].dtype) if name in self.net.all else np.dtype(self.dtype or self.net.dtype)
 
     def feeds(self, batch: Batch, plan: Plan) -> dict[str, Any]:
         if self._checked.get(batch.index) is not batch:

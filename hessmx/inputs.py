@@ -24,7 +24,6 @@ from hessmx.data import Batch, Batches
 from hessmx.errors import DataError, InputError, UnsupportedOps
 from hessmx.graph.plan import Plan
 from hessmx.graph.program import Program
-from hessmx.graph.tangents import missing_rules
 from hessmx.graph.trace import names
 from hessmx.net import Net
 
@@ -53,7 +52,7 @@ def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
 def vjp(net: Any, x: Any, r: Any) -> np.ndarray:
     """J' r (N, *input shape) for r (N, *output shape) or (*output shape,). One forward and backward pass."""
     question = _Question(net, x, None)
-    return question.backward("vjp", question.broadcast(r, question.plan.output_shapes[0], "r"), (), _X)
+    return question.backward("vjp", question.broadcast(r, question.plan.output_shapes[0], "r"), None, _X)
 
 
 def hvp(net: Any, x: Any, v: Any, output: Output = None) -> np.ndarray:
@@ -102,7 +101,7 @@ class _Question:
         return int(np.prod(self.plan.output_shapes[0][1:]))
 
     def gradient(self) -> np.ndarray:
-        return self.backward("vjp" if self.function is None else "gradient", self.weights, (), _X)
+        return self.backward("vjp" if self.function is None else "gradient", self.weights, None, _X)
 
     def hvp(self, v: Any) -> np.ndarray:
         self._check_rules()
@@ -123,8 +122,8 @@ class _Question:
         return {name: flat[self.net.slices[name]].reshape(self.net.shapes[name]) for name in which}
 
     def backward(self, kind: str, cotangent: Any, v: Any, *wrt: str) -> np.ndarray:
-        """Gradient with respect to `wrt` of <cotangent, heads>; along v in the input unless v is ()."""
-        moving = () if isinstance(v, tuple) and not v else (_X,)
+        """Gradient with respect to `wrt` of <cotangent, heads>; along v in the input unless v is None."""
+        moving = () if v is None else (_X,)
         program, plan = self._program(kind, moving, wrt)
         size = self.x.shape if wrt == (_X,) else (self.net.size,)
         if program is None:
@@ -171,9 +170,7 @@ class _Question:
         return self.broadcast(output, shape, "output")
 
     def _check_rules(self) -> None:
-        missing = missing_rules(self.plan.net, [_X])
-        if self.plan.loss is not None:
-            missing.update(missing_rules(self.plan.loss, names("output", 1)))
+        missing = self.plan.missing_rules([_X])
         if missing:
             raise UnsupportedOps("reverse-over-forward", missing, "Register rules for them (docs/adding-a-rule.md)")
 

@@ -16,8 +16,6 @@ from hessmx.engines.gradients import Gradients, Graphs, Live
 from hessmx.errors import GraphError, HessmxWarning, UnsupportedOps, choose
 from hessmx.graph.products import PRODUCTS, Parts
 from hessmx.graph.symbols import scope
-from hessmx.graph.tangents import missing_rules
-from hessmx.graph.trace import names
 from hessmx.net import Net
 
 ENGINES = (reverse_over_forward.NAME, double_backward.NAME, finite_difference.NAME)
@@ -61,8 +59,7 @@ def select(asked: str, net: Net, loss: Callable[..., Any], train: bool, seed: in
 
 def _missing(compiled: Compiled, batch: Batch) -> dict[str, tuple[str, tuple[str, ...]]]:
     plan, which = compiled.plan(batch), compiled.net.names
-    assert plan.loss is not None
-    missing = {**missing_rules(plan.net, which), **missing_rules(plan.loss, names("output", len(plan.output_shapes)))}
+    missing = plan.missing_rules(which)
     if not missing:
         with scope():  # rules may still refuse an attribute; nothing is compiled here
             PRODUCTS["hessian"](Parts(plan.net, plan.loss, plan.shapes, which))

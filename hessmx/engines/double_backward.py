@@ -21,6 +21,7 @@ from hessmx.graph.node import Entry, Graph, Node, Shape, infer_shapes
 from hessmx.graph.plan import Plan
 from hessmx.graph.rules import RULES
 from hessmx.graph.symbols import call, scope
+from hessmx.graph.trace import names
 
 __all__ = ["NAME", "SECOND_ORDER", "DoubleBackward"]
 
@@ -111,11 +112,12 @@ class Split:
         context, dtype = compiled.net.context, compiled.dtype or compiled.net.dtype
 
         def zeros(prefix: str, shapes: Sequence[Shape]) -> dict[str, Any]:
-            return {f"{prefix}{i}": mx.nd.zeros(shape, ctx=context, dtype=dtype) for i, shape in enumerate(shapes)}
+            arrays = [mx.nd.zeros(shape, ctx=context, dtype=dtype) for shape in shapes]
+            return dict(zip(names(prefix, len(shapes)), arrays))
 
         shapes = [self.loss_shapes[entry] for entry in self.boundary]
-        known = {**arrays, **zeros("hessmx_output", self.plan.output_shapes), **zeros("hessmx_boundary", shapes)}
-        gradients = zeros("hessmx_boundary", shapes)
+        known = {**arrays, **zeros("output", self.plan.output_shapes), **zeros("boundary", shapes)}
+        gradients = zeros("boundary", shapes)
         with scope():
             tail = self._tail()
             arguments = {name: known[name] for name in tail.list_arguments()}
@@ -128,7 +130,7 @@ class Split:
     def _tail(self) -> Any:
         """The losses as a Symbol over the boundary."""
         loss = _loss(self.plan)
-        ends = {entry: mx.sym.Variable(f"hessmx_boundary{i}") for i, entry in enumerate(self.boundary)}
+        ends = dict(zip(self.boundary, map(mx.sym.Variable, names("boundary", len(self.boundary)))))
         built: list[list[Any]] = []
         for node in loss.nodes:
             inputs = [ends[entry] if entry in ends else built[entry[0]][entry[1]] for entry in node.inputs]
@@ -145,9 +147,9 @@ class Split:
         reached = _dependent(net, variables)
         guards: list[tuple[Any, Any]] = []
         outputs = _run(net, arrays, reached, self.net_shapes, net.heads, guards)
-        names = {f"hessmx_output{i}": output for i, output in enumerate(outputs)}
+        given = {**arrays, **dict(zip(names("output", len(outputs)), outputs))}
         wanted = [loss.nodes[i].inputs[0] if loss.nodes[i].op == "log_softmax" else (i, j) for i, j in self.boundary]
-        values = _run(loss, {**arrays, **names}, self.moving, self.loss_shapes, wanted, guards)
+        values = _run(loss, given, self.moving, self.loss_shapes, wanted, guards)
         heads, head_grads = [head for head, _ in guards], [cotangent for _, cotangent in guards]
         for (index, _), value, cotangent in zip(self.boundary, values, cotangents):
             # The square with a cotangent of 0: where nothing behind a relu is curved, MXNet's second backward pass
@@ -238,7 +240,7 @@ def split_plan(plan: Plan, parameters: set[str]) -> Split:
     reached = _dependent(net, parameters)
     for index in sorted({i for i, _ in reached}):
         _note(refused, net.nodes[index], _why_not(net, index, net_shapes))
-    moving = _dependent(loss, {f"hessmx_output{i}" for i in range(len(net.heads))})
+    moving = _dependent(loss, set(names("output", len(net.heads))))
     nonlinear = [(i, 0) for i in sorted({i for i, _ in moving}) if not _linear(loss.nodes[i], moving)]
     core = _ancestors(loss, nonlinear, moving)
     boundary = []
@@ -253,8 +255,8 @@ def split_plan(plan: Plan, parameters: set[str]) -> Split:
     if refused:
         raise UnsupportedOps(NAME, refused, "Use engine='auto'")
     used = _ancestors(net, [head for head in net.heads if head in reached], reached)
-    names = frozenset(net.nodes[i].name for i, _ in used if net.nodes[i].op is None)
-    return Split(plan, net_shapes, loss_shapes, moving, tuple(boundary), names)
+    needed = frozenset(net.nodes[i].name for i, _ in used if net.nodes[i].op is None)
+    return Split(plan, net_shapes, loss_shapes, moving, tuple(boundary), needed)
 
 
 def _read(node: Node) -> list[Entry]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 from hessmx.errors import DataError
 from hessmx.graph.lower import Draw, lower
 from hessmx.graph.node import Graph, Node, Shape, infer_shapes
 from hessmx.graph.program import Program
 from hessmx.graph.symbols import scope
+from hessmx.graph.tangents import missing_rules
 from hessmx.graph.trace import names
 
 
@@ -26,6 +27,13 @@ class Plan:
     samples: int  # number of per-sample losses (of rows of the first output, without a loss)
     loss_shape: Shape = ()
     programs: dict[Any, Program | None] = field(default_factory=dict)
+
+    def missing_rules(self, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Operators without a rule that tangents of the net's variables `moving` reach, in the net and in the loss."""
+        missing = missing_rules(self.net, moving)
+        if self.loss is not None:
+            missing.update(missing_rules(self.loss, names("output", len(self.output_shapes))))
+        return missing
 
 
 def make_plan(net: Graph, loss: Graph | None, shapes: Mapping[str, Shape], train: bool, double: bool = False) -> Plan:

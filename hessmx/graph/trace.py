@@ -93,16 +93,8 @@ def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any]) ->
         return _symbolic(net, _variables("data", len(inputs)), lambda leaves: leaves)
     except Exception as error:  # user code: whatever it raises, the tape is the answer
         symbolic_error = error
-    try:
-        graph, constants, result = record(net, dict(zip(names("data", len(inputs)), inputs)), parameters, "net")
-    except GraphError as error:
-        raise GraphError(f"{error} (as Symbol: {_first_line(symbolic_error)})") from error
-    except Exception as error:
-        raise GraphError(
-            f"the net could not be run on a batch of shapes {[tuple(x.shape) for x in inputs]}: {_first_line(error)} "
-            f"(as Symbol: {_first_line(symbolic_error)})"
-        ) from error
-    return Piece(graph, constants, result, taped=True)
+    what = f"the net could not be run on a batch of shapes {_shapes(inputs)}"
+    return _taped(net, dict(zip(names("data", len(inputs)), inputs)), parameters, "net", what, symbolic_error)
 
 
 def trace_loss(
@@ -123,16 +115,29 @@ def trace_loss(
         symbolic_error = error
     values, label_values = arrays()
     given = dict(zip(names("output", count) + names("label", len(label_leaves)), values + label_values))
+    what = f"the loss could not be computed on outputs {_shapes(values)} and labels {_shapes(label_values)}"
+    return _taped(lambda *leaves: loss(*regroup(list(leaves))), given, {}, "loss", what, symbolic_error)
+
+
+def _taped(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    tag: str,
+    failure: str,
+    symbolic_error: Exception,
+) -> Piece:
+    """What the tape holds of a function that would not take Symbols, or why both tracers failed."""
     try:
-        graph, constants, result = record(lambda *leaves: loss(*regroup(list(leaves))), given, {}, "loss")
-    except GraphError:
-        raise
+        graph, constants, result = record(function, inputs, parameters, tag)
     except Exception as error:
-        raise GraphError(
-            f"the loss could not be computed on outputs {[tuple(v.shape) for v in values]} and labels "
-            f"{[tuple(v.shape) for v in label_values]}: {_first_line(error)} (as Symbol: {_first_line(symbolic_error)})"
-        ) from error
+        reason = str(error) if isinstance(error, GraphError) else f"{failure}: {_first_line(error)}"
+        raise GraphError(f"{reason} (as Symbol: {_first_line(symbolic_error)})") from error
     return Piece(graph, constants, result, taped=True)
+
+
+def _shapes(arrays: Sequence[Any]) -> list[tuple]:
+    return [tuple(array.shape) for array in arrays]
 
 
 def _first_line(error: BaseException) -> str:

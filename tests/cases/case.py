@@ -192,3 +192,16 @@ class Case:
 
 def _letter(a: Array) -> str:
     return "" if a.domain == "real" else ":" + a.domain
+
+
+COMPARISON_WORDS = (
+    "equal",
+    "not_equal",
+    "greater",
+    "greater_equal",
+    "lesser",
+    "lesser_equal",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cases.case import Array, Case, distinct, index, literal, positive, real
+from tests.cases.case import COMPARISON_WORDS, Array, Case, distinct, index, literal, positive, real
 
 UNARY = {
     "real": "exp expm1 sin cos sinh cosh tanh arcsinh arctan sigmoid relu softsign erf square cbrt "
@@ -42,18 +42,7 @@ BROADCAST_BINARY = {
     "broadcast_mod": ("positive", "above_one"),
 }
 
-_WORDS = (
-    "equal",
-    "not_equal",
-    "greater",
-    "greater_equal",
-    "lesser",
-    "lesser_equal",
-    "logical_and",
-    "logical_or",
-    "logical_xor",
-)
-COMPARISONS = [prefix + word for prefix in ("_", "broadcast_") for word in _WORDS]
+COMPARISONS = [prefix + word for prefix in ("_", "broadcast_") for word in COMPARISON_WORDS]
 
 KINKS = (
     [Case(op, (literal([-1.0, 0.0, 2.0]),), kink=True) for op in ("relu", "abs", "sign", "softsign")]

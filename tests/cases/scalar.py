@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cases.case import Array, Case, literal
+from tests.cases.case import COMPARISON_WORDS, Array, Case, literal
 
 
 def scalar(value: float) -> dict:
@@ -27,18 +27,7 @@ ARITHMETIC = {  # operator: (domain, scalars)
     "_scatter_minus_scalar": ("real", (0.7,)),
 }
 
-_WORDS = (
-    "equal",
-    "not_equal",
-    "greater",
-    "greater_equal",
-    "lesser",
-    "lesser_equal",
-    "logical_and",
-    "logical_or",
-    "logical_xor",
-)
-COMPARISONS = [f"_{word}_scalar" for word in _WORDS]
+COMPARISONS = [f"_{word}_scalar" for word in COMPARISON_WORDS]
 
 ROWS = (
     [Case(op, (Array((2, 3), domain),), scalar(c)) for op, (domain, values) in ARITHMETIC.items() for c in values]
