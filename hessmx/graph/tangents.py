@@ -52,14 +52,16 @@ def push(
             continue
         y_shapes = [entry_shapes.get((index, j), ()) for j in range(len(ys))]
         x_shapes = [entry_shapes[entry] for entry in node.inputs]
-        moved.append(_apply(node, Site(node, xs, ys, ts, x_shapes, y_shapes)))
+        outputs[-1], tangents_out = _apply(node, Site(node, xs, ys, ts, x_shapes, y_shapes))
+        moved.append(tangents_out)
     return [outputs[i][j] for i, j in graph.heads], [moved[i][j] for i, j in graph.heads]
 
 
-def _apply(node: Node, site: Site) -> Sequence[Tangent]:
+def _apply(node: Node, site: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
+    """Outputs of the node and their tangents."""
     rule = RULES.get(node.op or "")
     if rule is None:
         raise GraphError(f"operator {node.op} at {node.name} has no tangent rule; see docs/operators.md")
-    result = rule.push(site)
-    assert len(result) >= len(site.ys), f"rule of {node.op} gave {len(result)} tangents for {len(site.ys)} outputs"
-    return result
+    ys, ts = rule.push(site) if rule.joint else (site.ys, rule.push(site))
+    assert len(ys) == len(site.ys) <= len(ts), f"rule of {node.op} gave {len(ts)} tangents for {len(site.ys)} outputs"
+    return ys, ts

@@ -16,7 +16,7 @@ from typing import Sequence
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError
 from hessmx.graph.lower import Lowering, lowers
-from hessmx.graph.rules.recurrent import GATES, split, unpack
+from hessmx.graph.rules.recurrent import CELLS, split, unpack
 from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol, call
 
@@ -54,7 +54,7 @@ def single_layers(s: Site, context: Lowering) -> Sequence[Symbol]:
 
 def _parameters(s: Site, widths: Sequence[int]) -> list[Symbol]:
     """The flat vector of each layer and direction, whose inputs have `widths` features."""
-    count, units, rows = len(widths), s.attr("state_size"), GATES[s.attr("mode")] * s.attr("state_size")
+    count, units, rows = len(widths), s.attr("state_size"), CELLS[s.attr("mode")].gates * s.attr("state_size")
     if count == 1:
         return [s.xs[1]]
     sizes = [(rows * (width + units),) for width in widths] + [(2 * rows,)] * count
@@ -81,7 +81,7 @@ def _fused(s: Site, x: Symbol, parameters: Symbol, states: Sequence[Symbol], wid
 
 def _steps(s: Site, x: Symbol, parameters: Symbol, states: Sequence[Symbol], width: int) -> list[Symbol]:
     """The same, step by step."""
-    units, rows = s.attr("state_size"), GATES[s.attr("mode")] * s.attr("state_size")
+    units, rows = s.attr("state_size"), CELLS[s.attr("mode")].gates * s.attr("state_size")
     w, r, bw, br = unpack(parameters, [(rows, width), (rows, units), (rows,), (rows,)], units)
     inputs = F.FullyConnected(x, w, bw, num_hidden=rows, flatten=False)
     h, outputs = F.reshape(states[0], shape=(-3, 0)), []
