@@ -25,9 +25,9 @@ import numpy as np
 
 from hessmx._mxnet import mx
 from hessmx.errors import InputError, RuleError
-from hessmx.graph.lower import lower
+from hessmx.graph.lower import LOWERINGS, lower
 from hessmx.graph.node import parse
-from hessmx.graph.rules import RULES, UNSUPPORTED, covered
+from hessmx.graph.rules import RULES, UNSUPPORTED, covered, register
 from hessmx.graph.rules.kinds import Rule
 from hessmx.graph.site import Zero
 from hessmx.graph.symbols import _handle, call, scope
@@ -125,7 +125,9 @@ def check_rule(
     with ExitStack() as stack:
         stack.enter_context(mx.util.np_shape(case.numpy or mx.util.is_np_shape()))
         if rule is not None:
-            stack.enter_context(mock.patch.dict(RULES, {op: rule}))
+            stack.enter_context(mock.patch.dict(RULES))
+            stack.enter_context(mock.patch.dict(LOWERINGS))
+            register(op, rule)
         elif op not in covered():
             raise RuleError(f"operator {op} has no tangent rule to check ({UNSUPPORTED.get(op, 'none is registered')})")
         alone = [replace(case, wrt=(i,), single=False) for i in moving] if len(moving) > 1 else []

@@ -88,7 +88,9 @@ class Recurrent(Kernel):
         for y, value in zip(ys, found):
             y[...] = value
 
-    def adjoint(self, gs: Sequence[Array], xs: Sequence[Array], dxs: Sequence[Array | None]) -> None:
+    def adjoint(
+        self, gs: Sequence[Array], xs: Sequence[Array], ys: Sequence[Array], dxs: Sequence[Array | None]
+    ) -> None:
         (x, flat, *_), (tx, tflat, *_) = self._sorted(xs)
         p, half = self._unpacked(flat), 1 + self.states
         value_gs, tangent_gs = list(gs[:half]), gs[half:]

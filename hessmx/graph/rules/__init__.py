@@ -24,10 +24,14 @@ for _family in FAMILIES.values():
 
 
 def register(op: str, rule: Rule) -> None:
-    """Add or replace the rule of an operator; nets compiled before keep the old one. See docs/adding-a-rule.md."""
+    """Add or replace the rule of an operator; nets compiled before keep the old one. See docs/adding-a-rule.md.
+
+    An operator that was replaced by others until now is left in place for the rule.
+    """
     if not isinstance(rule, Rule):
         raise InputError(f"expected a Rule for {op}, got {type(rule).__name__}; make one with hessmx.graph.rules.kinds")
     RULES[op] = rule
+    LOWERINGS.pop(op, None)
 
 
 def covered() -> set[str]:

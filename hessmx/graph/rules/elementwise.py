@@ -70,7 +70,7 @@ _ACTIVATIONS = {
     "sigmoid": RULES["sigmoid"],
     "tanh": RULES["tanh"],
     "softsign": RULES["softsign"],
-    "softrelu": elementwise(lambda s: F.sigmoid(s.x)),
+    "softrelu": elementwise(lambda s: F.Activation(s.x, act_type="sigmoid")),  # F.sigmoid takes 15 times as long
     "log_sigmoid": elementwise(lambda s: 1 - F.exp(s.y)),
     "mish": elementwise(lambda s: _mish(s.x)),
 }
@@ -118,5 +118,5 @@ def _smooth_l1(s: Site) -> Symbol:
 
 
 def _mish(x: Symbol) -> Symbol:
-    soft = F.tanh(F.Activation(x, act_type="softrelu"))
-    return soft + x * F.sigmoid(x) * (1 - F.square(soft))
+    soft = F.Activation(F.Activation(x, act_type="softrelu"), act_type="tanh")
+    return soft + x * F.Activation(x, act_type="sigmoid") * (1 - F.square(soft))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hessmx.errors import InputError
+from hessmx.graph.lower import LOWERINGS
 from hessmx.graph.rules import RULES, kinds, register
 from hessmx.graph.rules.kinds import elementwise
 from hessmx.testing import check_rule
@@ -19,7 +20,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "adding-a-rule.md"
 
 @pytest.fixture(autouse=True)
 def _rules_as_they_were():
-    with mock.patch.dict(RULES):
+    with mock.patch.dict(RULES), mock.patch.dict(LOWERINGS):
         yield
 
 
@@ -37,12 +38,14 @@ def test_the_page_runs(capsys):
 
 def test_the_page_names_every_kind_of_rule():
     named = set(re.findall(r"^\| `(\w+)\(", PAGE.read_text(), flags=re.M))
-    assert named == {"zero", "same", "linear", "bilinear", "elementwise", "custom"}
+    assert named == {"zero", "same", "linear", "bilinear", "elementwise", "custom", "joint"}
     assert all(callable(getattr(kinds, name)) for name in named)
 
 
 def test_register_replaces_and_refuses_what_is_no_rule():
     register("square", elementwise(lambda s: s.x + s.x))
     assert check_rule("square", [np.arange(1.0, 4.0)]).product < 1e-9
+    register("tanh", elementwise(lambda s: 1 - s.y * s.y))  # replaced by another operator until now
+    assert "tanh" not in LOWERINGS and check_rule("tanh", [np.arange(1.0, 4.0)]).product < 1e-9
     with pytest.raises(InputError, match=r"expected a Rule for square, got function"):
         register("square", lambda s: [s.t])
