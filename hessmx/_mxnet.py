@@ -6,14 +6,17 @@ it is imported. Both must be settled before the import, so every module says `fr
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
 import warnings
+from math import prod
+from typing import Any
 
 import numpy as np
 
-from hessmx.errors import ImportFailure
+from hessmx.errors import ImportFailure, InputError
 
 _REMOVED_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str, "complex": complex}
 
@@ -75,3 +78,52 @@ def _leave_command(line: str) -> None:
 
 
 mx = _import()
+
+
+def memory(array: Any) -> np.ndarray:
+    """The memory of a dense NDArray as NumPy array, once nothing in MXNet's queue reads or writes it any more.
+
+    Unlike `asnumpy` it starts no OpenMP threads in the calling thread (see `threads_spin`).
+    """
+    if array.context.device_type != "cpu":
+        raise InputError(f"hessmx computes on CPUs, not on {array.context}: move the net with reset_ctx(mx.cpu())")
+    mx.base.check_call(mx.base._LIB.MXNDArrayWaitToWrite(array.handle))
+    return ready_memory(array)
+
+
+def ready_memory(array: Any) -> np.ndarray:
+    """The same for an array that is known to be ready, as those that a CustomOp is given."""
+    address = ctypes.c_void_p()
+    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    dtype, shape = np.dtype(array.dtype), array.shape
+    raw = (ctypes.c_char * (prod(shape) * dtype.itemsize)).from_address(address.value or 0)
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def threads_spin(spin: bool) -> None:
+    """Whether idle OpenMP threads wait for work awake. Operators of MXNet are faster with it, kernels in NumPy without.
+
+    libgomp lets them spin for some milliseconds while all its threads fit on the cores, and else puts them to sleep at
+    once. MXNet computes in a thread of its own, with a team of OpenMP threads; a large copy from or to NumPy makes a
+    second team for the calling thread, after which every operator has to wake up its threads (a product of a dense net
+    then takes 1.4 times as long). Dismissing that team, or making it, is all that it takes.
+    """
+    if _gomp is None:
+        return
+    if spin:
+        _gomp.omp_pause_resource_all(1)  # "soft": the calling thread's team ends, settings stay
+    else:
+        _gomp.GOMP_parallel(_nothing, None, 0, 0)
+
+
+def _find_gomp() -> Any:
+    """The libgomp that MXNet has loaded; None where it uses another or one older than OpenMP 5."""
+    try:
+        gomp = ctypes.CDLL("libgomp.so.1")
+        return gomp if gomp.omp_pause_resource_all and gomp.GOMP_parallel else None
+    except (OSError, AttributeError):
+        return None
+
+
+_gomp = _find_gomp()
+_nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)  # what the second team is given to do

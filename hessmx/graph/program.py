@@ -10,7 +10,8 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from hessmx._mxnet import mx
+from hessmx._mxnet import memory, mx, threads_spin
+from hessmx.graph.fused import OPERATOR
 from hessmx.graph.node import Graph, parse
 from hessmx.graph.symbols import Symbol
 
@@ -47,15 +48,13 @@ class Flat:
     def load(self, vector: np.ndarray) -> None:
         """Write a vector (P,) into the buffers, rounding to their dtypes."""
         for buffer, index in self._buffers:
-            buffer._sync_copyfrom(np.ascontiguousarray(vector[index], dtype=buffer.dtype))
+            memory(buffer)[...] = vector[index]
 
     def read(self) -> np.ndarray:
         """A new vector (P,)."""
-        if len(self._buffers) == 1:
-            return self._buffers[0][0].asnumpy().astype(self.dtype, copy=False)
         vector = np.empty(self.size, self.dtype)
         for buffer, index in self._buffers:
-            vector[index] = buffer.asnumpy()
+            vector[index] = memory(buffer)
         return vector
 
 
@@ -97,9 +96,11 @@ class Program:
             aux_states={name: copy for name, (_, copy) in self._auxiliary.items()},
         )
         self._ones: list[Any] | None = None
+        self._in_numpy = OPERATOR in symbol.tojson()
 
     def forward(self, feeds: Mapping[str, Any]) -> list[Any]:
         """Outputs for one batch; they are overwritten by the next call."""
+        threads_spin(not self._in_numpy)
         for name, array in self._fed.items():
             value = feeds[name]
             if self._last.get(name) is not value:

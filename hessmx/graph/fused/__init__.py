@@ -5,6 +5,6 @@ passes over large arrays (batch statistics). Kernels see arrays and know nothing
 Symbol of one, rules use it. Where a new one goes: a class here beside the others, tested in tests/graph/fused.
 """
 
-from hessmx.graph.fused.operator import Kernel, fused, kernel
+from hessmx.graph.fused.operator import OPERATOR, Kernel, fused, kernel
 
-__all__ = ["Kernel", "fused", "kernel"]
+__all__ = ["OPERATOR", "Kernel", "fused", "kernel"]

@@ -29,6 +29,7 @@ class BatchNorm(Kernel):
     name = "batch_norm"
 
     def __init__(self, x_shapes: Sequence[Shape], axis: int, eps: float, moves: Sequence[bool]):
+        super().__init__(x_shapes)
         shape = x_shapes[0]
         self.y_shapes = [shape, shape]
         self.outer, self.channels, self.inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])

@@ -22,7 +22,7 @@ class GRU(Recurrent):
     gates = 3
 
     def run(self, r: Array, into: Array, br: Array, states: Sequence[Array]) -> list[Array]:
-        self._s, self._h, rt = into, self.chain(states[0]), np.ascontiguousarray(r.T)
+        self._s, self._h, rt = into, self.chain("h", states[0]), np.ascontiguousarray(r.T)
         self._back, both = np.empty_like(into), 2 * self.units
         for s, h, h1, back in zip(into, self._h, self._h[1:], self._back):
             np.matmul(h, rt, out=back)
@@ -49,7 +49,7 @@ class GRU(Recurrent):
         self._k = np.concatenate([kn * back_n * self._slopes[0], (self.past - n) * self._slopes[1], kn], axis=2)
         self._l = self._k.copy()
         self.split(self._l)[2][...] *= reset
-        self._th = self.chain(t_states[0])
+        self._th = self.chain("th", t_states[0])
         fixed, moved = np.add.reduce(self.split(self._k * t_into)), np.empty_like(t_back[0])
         for a, coefficient, rest, keep, th, th1 in zip(t_back, self._l, fixed, z, self._th, self._th[1:]):
             a += np.matmul(th, rt, out=moved)

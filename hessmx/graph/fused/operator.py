@@ -6,21 +6,18 @@ entry, and read arrays that are in oneDNN's layout through a copy each; NumPy's 
 
 from __future__ import annotations
 
-import ctypes
 import json
 from typing import Any, Sequence
 
 import numpy as np
 
-from hessmx._mxnet import mx
-from hessmx.errors import GraphError
+from hessmx._mxnet import mx, ready_memory
 from hessmx.graph.node import Shape
 from hessmx.graph.symbols import Symbol, call
 
 Array = np.ndarray
 
-_OP = "hessmx_fused"
-_C_TYPES = {np.dtype(np.float32): ctypes.c_float, np.dtype(np.float64): ctypes.c_double}
+OPERATOR = "hessmx_fused"
 
 
 class Kernel:
@@ -33,7 +30,13 @@ class Kernel:
     y_shapes: Sequence[Shape]  # set by __init__
 
     def __init__(self, x_shapes: Sequence[Shape], **options: Any):
-        raise NotImplementedError
+        self._memory: dict[str, Array] = {}
+
+    def memory(self, name: str, shape: Shape, dtype: Any) -> Array:
+        """An array that stays the same from call to call: new memory costs as much as what is done with it."""
+        if name not in self._memory:
+            self._memory[name] = np.empty(shape, dtype)
+        return self._memory[name]
 
     def forward(self, xs: Sequence[Array], ys: Sequence[Array]) -> None:
         """Write the outputs into `ys`."""
@@ -59,10 +62,10 @@ def fused(cls: type[Kernel], inputs: Sequence[Symbol], shapes: Sequence[Shape], 
     """The outputs of a kernel as Symbols."""
     assert len(inputs) == len(shapes)
     attrs = {"kernel": cls.name, "shapes": json.dumps(shapes), "options": json.dumps(options)}
-    return call("Custom", inputs, {"op_type": _OP, **attrs})
+    return call("Custom", inputs, {"op_type": OPERATOR, **attrs})
 
 
-@mx.operator.register(_OP)
+@mx.operator.register(OPERATOR)
 class _Property(mx.operator.CustomOpProp):
     """What MXNet asks about a kernel; attributes reach it as text.
 
@@ -100,28 +103,17 @@ class _Operator(mx.operator.CustomOp):
 
     def forward(self, is_train: bool, req: list, in_data: list, out_data: list, aux: list) -> None:
         with np.errstate(all="ignore"):  # what is not finite shows in the result, as from any operator
-            self.kernel.forward([_view(a) for a in in_data], [_view(a) for a in out_data])
+            self.kernel.forward([ready_memory(a) for a in in_data], [ready_memory(a) for a in out_data])
 
     def backward(
         self, req: list, out_grad: list, in_data: list, out_data: list, in_grad: list, aux: list
     ) -> None:
-        targets = [None if r == "null" else _view(a) for r, a in zip(req, in_grad)]
+        targets = [None if r == "null" else ready_memory(a) for r, a in zip(req, in_grad)]
         sums = [r == "add" for r in req]
         written = [np.empty_like(t) if s and t is not None else t for s, t in zip(sums, targets)]
         with np.errstate(all="ignore"):
-            gs, xs, ys = ([_view(a) for a in arrays] for arrays in (out_grad, in_data, out_data))
+            gs, xs, ys = ([ready_memory(a) for a in arrays] for arrays in (out_grad, in_data, out_data))
             self.kernel.adjoint(gs, xs, ys, written)
         for adds, target, value in zip(sums, targets, written):
             if adds and target is not None and value is not None:
                 target += value
-
-
-def _view(array: Any) -> Array:
-    """The memory of an NDArray that is ready, without a copy."""
-    if array.context.device_type != "cpu":
-        raise GraphError(f"kernels in NumPy run on CPUs, not on {array.context}: move the net with reset_ctx(mx.cpu())")
-    address = ctypes.c_void_p()
-    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
-    dtype = np.dtype(array.dtype)
-    memory = (_C_TYPES[dtype] * array.size).from_address(address.value or 0)
-    return np.frombuffer(memory, dtype).reshape(array.shape)

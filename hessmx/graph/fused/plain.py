@@ -28,7 +28,7 @@ class _Plain(Recurrent):
         raise NotImplementedError
 
     def run(self, r: Array, into: Array, br: Array, states: Sequence[Array]) -> list[Array]:
-        self._h, rt = self.chain(states[0]), np.ascontiguousarray(r.T)
+        self._h, rt = self.chain("h", states[0]), np.ascontiguousarray(r.T)
         into += br
         for a, h, h1 in zip(into, self._h, self._h[1:]):
             np.matmul(h, rt, out=h1)
@@ -40,7 +40,7 @@ class _Plain(Recurrent):
     def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
         t_into += t_back
         self._a, self._k, rt = t_into, self.slope(self._h[1:]), np.ascontiguousarray(r.T)
-        self._th, back = self.chain(t_states[0]), np.empty_like(t_into[0])
+        self._th, back = self.chain("th", t_states[0]), np.empty_like(t_into[0])
         for a, k, th, th1 in zip(self._a, self._k, self._th, self._th[1:]):
             a += np.matmul(th, rt, out=back)
             np.multiply(k, a, out=th1)

@@ -49,6 +49,8 @@ def _batch_norm(s: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
     """Over batch statistics; what uses running statistics has been lowered to an affine map."""
     moving = [i for i in range(3) if s.moves(i)]
     inputs, shapes = [*s.xs[:3], *(s.dense(i) for i in moving)], [*s.x_shapes[:3], *(s.x_shapes[i] for i in moving)]
+    # Reshape leaves oneDNN's layout for good; a Custom operator would in every pass, and hold on to the copies.
+    inputs = [F.reshape(x, shape=shape) if len(shape) > 1 else x for x, shape in zip(inputs, shapes)]
     axis = s.attr("axis", 1) % len(s.x_shapes[0])
     y, t = fused(BatchNorm, inputs, shapes, axis=axis, eps=_eps(s, 1e-3), moves=[s.moves(i) for i in range(3)])
     return [y, *s.ys[1:]], [t, ZERO, ZERO]

@@ -12,7 +12,7 @@ from hessmx.graph.fused.gru import GRU
 from hessmx.graph.fused.lstm import LSTM
 from hessmx.graph.fused.plain import Relu, Tanh
 from hessmx.graph.rules.kinds import Rule, joint
-from hessmx.graph.site import Site, Tangent
+from hessmx.graph.site import ZERO, Site, Tangent, total
 from hessmx.graph.symbols import Symbol, call
 
 F = mx.sym
@@ -39,12 +39,28 @@ def unpack(flat: Symbol, shapes: Sequence[tuple], unit: int) -> list[Symbol]:
 
 
 def _layer(s: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
+    """The kernel gets R, br and the states, and the part W x + bw of all steps, which is one product of matrices."""
     if s.attr("num_layers") != 1 or s.attr("bidirectional", False):
         raise GraphError(f"RNN at {s.node.name} was not lowered to single layers")
-    moves = [s.moves(i) for i in range(len(s.xs))]
-    moving = [i for i, each in enumerate(moves) if each]
-    inputs, shapes = [*s.xs, *(s.dense(i) for i in moving)], [*s.x_shapes, *(s.x_shapes[i] for i in moving)]
-    ys = fused(CELLS[s.attr("mode")], inputs, shapes, moves=moves)
+    cell, units, width = CELLS[s.attr("mode")], s.attr("state_size"), s.x_shapes[0][2]
+    rows = cell.gates * units
+    shapes = [(rows, width), (rows, units), (rows,), (rows,)]
+    w, r, bw, br = unpack(s.xs[1], shapes, units)
+    tw, tr, tbw, tbr = unpack(s.dense(1), shapes, units) if s.moves(1) else [ZERO] * 4
+
+    def product(x: Symbol, weight: Symbol, *bias: Symbol) -> Symbol:
+        return F.FullyConnected(x, weight, *bias, num_hidden=rows, no_bias=not bias, flatten=False)
+
+    moved = [product(s.dense(0), w)] if s.moves(0) else []
+    moved += [product(s.x, tw, tbw)] if s.moves(1) else []
+    values = [product(s.x, w, bw), r, br, *s.xs[2:]]
+    tangents = [total(moved), tr, tbr, *s.ts[2:]]
+    moving = [i for i, t in enumerate(tangents) if t is not ZERO]
+    shapes = [(*s.x_shapes[0][:2], rows), *shapes[1:4:2], *s.x_shapes[2:]]
+    ys = fused(
+        cell, [*values, *(tangents[i] for i in moving)], [*shapes, *(shapes[i] for i in moving)],
+        moves=[i in moving for i in range(len(values))],
+    )  # fmt: skip
     half = len(ys) // 2
     return ys[: len(s.ys)], ys[half : half + len(s.ys)]
 
