@@ -16,6 +16,14 @@ from hessmx.graph.symbols import Symbol
 F = mx.sym
 
 
+def plain(x: Symbol, shape: Shape) -> Symbol:
+    """x in rows, not in oneDNN's layout of blocks of channels; MXNet's own operators make a copy each of what is not.
+
+    They hold on to their copies until they run again, besides: for images to be read more than once, or kept.
+    """
+    return F.reshape(x, shape=shape) if len(shape) > 3 else x
+
+
 def moved(x: Symbol, ndim: int, source: int, destination: int) -> Symbol:
     """numpy.moveaxis."""
     axes = [axis for axis in range(ndim) if axis != source]

@@ -38,7 +38,7 @@ def _memory(field: str) -> float:
 
 
 def _peak(function) -> float:
-    """What earlier work has freed is given back and the high-water mark set to what is held, or it would hide the call."""
+    """What earlier work freed is given back, and the high-water mark set to what is held: it would hide the call."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

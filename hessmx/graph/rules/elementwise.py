@@ -11,6 +11,7 @@ import numpy as np
 
 from hessmx._mxnet import mx
 from hessmx.graph.activations import ERF_GRADIENT
+from hessmx.graph.kernels import plain
 from hessmx.graph.rules.kinds import Rule, elementwise
 from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol
@@ -33,7 +34,7 @@ RULES: dict[str, Rule] = {
         "square": lambda s: 2 * s.x,
         "reciprocal": lambda s: -F.square(s.y),
         "abs": lambda s: F.sign(s.x),
-        "relu": lambda s: s.y > 0,
+        "relu": lambda s: plain(s.y, s.y_shapes[0]) > 0,
         "sigmoid": lambda s: s.y - F.square(s.y),
         "tanh": lambda s: 1 - F.square(s.y),
         "softsign": lambda s: F.square(1 - F.abs(s.y)),

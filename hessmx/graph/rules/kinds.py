@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 from hessmx._mxnet import mx
+from hessmx.graph.kernels import plain
 from hessmx.graph.site import ZERO, Site, Tangent, total
 from hessmx.graph.symbols import Symbol, call
 
@@ -86,7 +87,7 @@ def elementwise(*partials: Formula | None) -> Rule:
 def times(s: Site, tangent: Symbol, factor: Symbol, index: int) -> Symbol:
     """tangent * factor in the shape of the output; broadcasting only where the shapes differ (it is slow)."""
     if set(s.x_shapes) == {s.y_shapes[0]}:
-        return mx.sym.elemwise_mul(tangent, factor)
+        return mx.sym.elemwise_mul(plain(tangent, s.y_shapes[0]), factor)
     return spread(s, mx.sym.broadcast_mul(tangent, factor))
 
 

@@ -8,11 +8,9 @@ from typing import Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.graph.fused import fused
-from hessmx.graph.fused.batch_norm import BatchNorm
-from hessmx.graph.kernels import Channels, moved, ones_like_row, over_columns, row_sum
+from hessmx.graph.kernels import Channels, moved, ones_like_row, over_columns, plain, row_sum
 from hessmx.graph.lower import Lowering, lowers
-from hessmx.graph.rules.kinds import Rule, custom, joint
+from hessmx.graph.rules.kinds import Rule, custom
 from hessmx.graph.site import ZERO, Site, Tangent, total
 from hessmx.graph.symbols import Symbol, call
 
@@ -45,15 +43,40 @@ def _lower_batch_norm(s: Site, context: Lowering) -> Sequence[Symbol] | None:
     return [F.relu(ys[0]), *ys[1:]] if s.node.op == "_contrib_BatchNormWithReLU" else ys
 
 
-def _batch_norm(s: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
-    """Over batch statistics; what uses running statistics has been lowered to an affine map."""
-    moving = [i for i in range(3) if s.moves(i)]
-    inputs, shapes = [*s.xs[:3], *(s.dense(i) for i in moving)], [*s.x_shapes[:3], *(s.x_shapes[i] for i in moving)]
-    # Reshape leaves oneDNN's layout for good; a Custom operator would in every pass, and hold on to the copies.
-    inputs = [F.reshape(x, shape=shape) if len(shape) > 1 else x for x, shape in zip(inputs, shapes)]
-    axis = s.attr("axis", 1) % len(s.x_shapes[0])
-    y, t = fused(BatchNorm, inputs, shapes, axis=axis, eps=_eps(s, 1e-3), moves=[s.moves(i) for i in range(3)])
-    return [y, *s.ys[1:]], [t, ZERO, ZERO]
+def _batch_norm(s: Site) -> Sequence[Tangent]:
+    """Over batch statistics; what uses running statistics has been lowered to an affine map.
+
+    y = gamma r (x - mu) + beta, r = (var + eps)^(-1/2), per channel. With m entries per channel, c = <x - mu, t> / m:
+    gamma r (t - mean t) + (tgamma r - gamma r^3 c) (x - mu) + tbeta, collected to A t + B x + D.
+    The operator's own r has no gradient; dr = -r^3 dvar / 2 is put beside its value.
+    """
+    x, gamma = s.xs[:2]
+    channels = Channels(s.x_shapes[0], s.attr("axis", 1) % len(s.x_shapes[0]))
+    x_plain = plain(x, s.x_shapes[0])
+    r0 = F.BlockGrad(s.ys[2])
+    share = 1 / channels.size
+    mean = channels.sum(x_plain) * share
+    r = r0 - 0.5 * r0 * r0 * r0 * _no_value(channels.sum(F.square(x_plain)) * share - F.square(mean))
+    slope: list[Tangent] = [s.dense(1) * r] if s.moves(1) else []
+    shift: list[Tangent] = [s.dense(2)] if s.moves(2) else []
+    terms: list[Tangent] = []
+    if s.moves(0):
+        t_plain = plain(s.t, s.x_shapes[0])
+        mean_t = channels.sum(t_plain) * share
+        slope.append(-gamma * r * r * r * (channels.sum(x_plain * t_plain) * share - mean * mean_t))
+        shift.append(-gamma * r * mean_t)
+        terms.append(channels.affine(s.t, gamma * r))
+    if slope:
+        b = total(slope)
+        terms.append(channels.affine(x, b, total([*shift, -b * mean])))
+    else:
+        terms.append(channels.affine(F.zeros_like(x), F.zeros_like(gamma), total(shift)))
+    return [total(terms), ZERO, ZERO]
+
+
+def _no_value(x: Symbol) -> Symbol:
+    """Zero with the gradient of x."""
+    return x - F.BlockGrad(x)
 
 
 def _layer_norm(s: Site) -> Sequence[Tangent]:
@@ -128,7 +151,7 @@ def _lower_lrn(s: Site, context: Lowering) -> Sequence[Symbol]:
 
 
 RULES: dict[str, Rule] = {
-    "BatchNorm": joint(_batch_norm),
+    "BatchNorm": custom(_batch_norm),
     "LayerNorm": custom(_layer_norm),
     "L2Normalization": custom(_l2_normalization),
 }
