@@ -113,7 +113,7 @@ def threads_spin(spin: bool) -> None:
     if spin:
         _gomp.omp_pause_resource_all(1)  # "soft": the calling thread's team ends, settings stay
     else:
-        _gomp.GOMP_parallel(_nothing, None, 0, 0)
+        _gomp.GOMP_parallel(_gomp.omp_get_thread_num, None, 0, 0)  # a team, and nothing to do
 
 
 def _find_gomp() -> Any:
@@ -126,4 +126,3 @@ def _find_gomp() -> Any:
 
 
 _gomp = _find_gomp()
-_nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)  # what the second team is given to do
