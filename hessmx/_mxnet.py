@@ -125,4 +125,11 @@ def _find_gomp() -> Any:
         return None
 
 
+def _forget_gomp() -> None:
+    """In a forked child the teams' threads are gone, and libgomp waits for them for ever; MXNet uses none there."""
+    global _gomp
+    _gomp = None
+
+
 _gomp = _find_gomp()
+os.register_at_fork(after_in_child=_forget_gomp)

@@ -67,3 +67,36 @@ def test_memory_waits_for_what_is_on_its_way():
 def test_memory_of_a_view_is_the_part():
     array = mx.nd.arange(12).reshape((3, 4))
     assert memory(array[1]).tolist() == [4, 5, 6, 7]
+
+
+FORK = """
+import os
+import numpy as np
+import hessmx
+from hessmx._mxnet import mx, threads_spin
+
+net = mx.gluon.nn.HybridSequential()
+net.add(mx.gluon.rnn.LSTM(4, input_size=2, layout="NTC"), mx.gluon.nn.Dense(3, in_units=12))
+net.initialize()
+rng = np.random.default_rng(0)
+data = rng.normal(size=(5, 3, 2)), rng.integers(0, 3, 5)
+
+def product():
+    curv = hessmx.Curvature(net, mx.gluon.loss.SoftmaxCrossEntropyLoss(), data)
+    return curv.hvp(np.ones(curv.num_params))
+
+expected = product()
+threads_spin(False)  # a team in the calling thread
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(product(), expected) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(product(), expected))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_products_work_in_a_forked_child_and_after_it():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = [sys.executable, "-c", FORK]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["0", "True"]
