@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hessmx.graph.rules.kinds import Rule, linear, same, zero
+from hessmx.graph.site import total
 
 RULES: dict[str, Rule] = {}
 
@@ -20,7 +21,7 @@ for _op in """
 
 # linear in all inputs together
 for _op in """
-    elemwise_add elemwise_sub add_n Concat stack broadcast_add broadcast_sub _rnn_param_concat amp_multicast
+    elemwise_sub Concat stack broadcast_add broadcast_sub _rnn_param_concat amp_multicast
 """.split():
     RULES[_op] = linear(...)
 
@@ -40,6 +41,10 @@ RULES.update(
         "_contrib_index_copy": linear(0, 2),
     }
 )
+
+# sums of arrays of one shape: what does not move adds nothing
+for _op in ("elemwise_add", "add_n"):
+    RULES[_op] = Rule("linear", lambda s: [total(s.ts)])
 
 # the derivative is zero wherever it exists
 for _op in """
