@@ -83,7 +83,7 @@ mx = _import()
 def memory(array: Any) -> np.ndarray:
     """The memory of a dense NDArray as NumPy array, once nothing in MXNet's queue reads or writes it any more.
 
-    Unlike `asnumpy` it starts no OpenMP threads in the calling thread (see `threads_spin`).
+    Unlike `asnumpy` it starts no OpenMP threads in the calling thread (see `hessmx/_threads.py`).
     """
     if array.context.device_type != "cpu":
         raise InputError(f"hessmx computes on CPUs, not on {array.context}: move the net with reset_ctx(mx.cpu())")
@@ -98,38 +98,3 @@ def ready_memory(array: Any) -> np.ndarray:
     dtype, shape = np.dtype(array.dtype), array.shape
     raw = (ctypes.c_char * (prod(shape) * dtype.itemsize)).from_address(address.value or 0)
     return np.frombuffer(raw, dtype).reshape(shape)
-
-
-def threads_spin(spin: bool) -> None:
-    """Whether idle OpenMP threads wait for work awake. Operators of MXNet are faster with it, kernels in NumPy without.
-
-    libgomp lets them spin for some milliseconds while all its threads fit on the cores, and else puts them to sleep at
-    once. MXNet computes in a thread of its own, with a team of OpenMP threads; a large copy from or to NumPy makes a
-    second team for the calling thread, after which every operator has to wake up its threads (a product of a dense net
-    then takes 1.4 times as long). Dismissing that team, or making it, is all that it takes.
-    """
-    if _gomp is None:
-        return
-    if spin:
-        _gomp.omp_pause_resource_all(1)  # "soft": the calling thread's team ends, settings stay
-    else:
-        _gomp.GOMP_parallel(_gomp.omp_get_thread_num, None, 0, 0)  # a team, and nothing to do
-
-
-def _find_gomp() -> Any:
-    """The libgomp that MXNet has loaded; None where it uses another or one older than OpenMP 5."""
-    try:
-        gomp = ctypes.CDLL("libgomp.so.1")
-        return gomp if gomp.omp_pause_resource_all and gomp.GOMP_parallel else None
-    except (OSError, AttributeError):
-        return None
-
-
-def _forget_gomp() -> None:
-    """In a forked child the teams' threads are gone, and libgomp waits for them for ever; MXNet uses none there."""
-    global _gomp
-    _gomp = None
-
-
-_gomp = _find_gomp()
-os.register_at_fork(after_in_child=_forget_gomp)

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from hessmx._threads import one_blas_thread
 from hessmx.algorithms.diagonal import diagonal
 from hessmx.algorithms.frobenius import squared_frobenius
 from hessmx.algorithms.lanczos import eigenpairs
@@ -187,7 +188,7 @@ class Questions:
         """Run an algorithm with this object's seed and progress bar, unless others are given."""
         if isinstance(options.get("state"), (str, os.PathLike)):
             options["state"] = RunState(options["state"], key=self._identity(operator))
-        with reporter(self._progress, title) as report:
+        with reporter(self._progress, title) as report, one_blas_thread(max(operator.shape)):
             known = {"seed": self.seed, "progress": report}
             taken = inspect.signature(algorithm).parameters
             fitting = {name: value for name, value in known.items() if name in taken or "options" in taken}

@@ -27,6 +27,7 @@ class ReverseOverForward:
         if program is None:
             return None, plan.samples
         self.compiled.flat("tangent", which, plan).load(vector)
-        program.forward(self.compiled.feeds(batch, plan))
-        program.backward()
-        return self.compiled.flat("gradient", which, plan).read(), plan.samples
+        with program.threads():
+            program.forward(self.compiled.feeds(batch, plan))
+            program.backward()
+            return self.compiled.flat("gradient", which, plan).read(), plan.samples

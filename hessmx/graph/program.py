@@ -6,11 +6,13 @@ against 0.52 ms, and it takes its gradients' memory as given, so that they land 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from hessmx._mxnet import memory, mx, threads_spin
+from hessmx._mxnet import memory, mx
+from hessmx._threads import end_own_team, one_blas_thread
 from hessmx.graph.fused import OPERATOR
 from hessmx.graph.node import Graph, parse
 from hessmx.graph.symbols import Symbol
@@ -98,9 +100,13 @@ class Program:
         self._ones: list[Any] | None = None
         self._in_numpy = OPERATOR in symbol.tojson()
 
+    def threads(self) -> AbstractContextManager[None]:
+        """How the threads are best set while it runs, with all that it is asked for: kernels in NumPy use BLAS."""
+        return one_blas_thread() if self._in_numpy else nullcontext()
+
     def forward(self, feeds: Mapping[str, Any]) -> list[Any]:
         """Outputs for one batch; they are overwritten by the next call."""
-        threads_spin(not self._in_numpy)
+        end_own_team()
         for name, array in self._fed.items():
             value = feeds[name]
             if self._last.get(name) is not value:

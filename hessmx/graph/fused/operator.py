@@ -102,7 +102,8 @@ class _Operator(mx.operator.CustomOp):
         self.kernel = kernel
 
     def forward(self, is_train: bool, req: list, in_data: list, out_data: list, aux: list) -> None:
-        with np.errstate(all="ignore"):  # what is not finite shows in the result, as from any operator
+        # What is not finite shows in the result, as from any operator.
+        with np.errstate(all="ignore"):
             self.kernel.forward([ready_memory(a) for a in in_data], [ready_memory(a) for a in out_data])
 
     def backward(
