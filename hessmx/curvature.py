@@ -10,6 +10,7 @@ import numpy as np
 from hessmx.compiled import Compiled
 from hessmx.data import Batches
 from hessmx.engines import select
+from hessmx.engines.gradients import Graphs
 from hessmx.errors import EngineError, InputError, choose
 from hessmx.groups import Grouping, grouped
 from hessmx.likelihood import Relabel
@@ -80,6 +81,7 @@ class Curvature(Questions):
         self._net.check_finite()
         self._batches = Batches(data, self._net.dtype, self._net.context, batch_size)
         self._objective = Objective(self._net, self._batches, reduction, weight_decay)
+        self._graphs: dict[str, Graphs] = {}
         first = next(iter(self._batches))
         self._selected = select(engine, self._net, loss, mode == "train", self.seed, first)
         if not first.kept:
@@ -166,11 +168,15 @@ class Curvature(Questions):
         total = self._objective.add_up(lambda batch: self._selected.gradients.loss(batch, at))
         return self._objective.value(total, self._penalised(at))
 
-    def gradient(self, at: Any = None) -> np.ndarray:
-        """Gradient (P,) of the objective. One forward and backward pass over the data."""
-        at = self._point(at)
-        total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch, at))
-        return self._objective.vector(total, self._penalised(at))
+    def gradient(self, at: Any = None, dtype: str | None = None) -> np.ndarray:
+        """Gradient (P,) of the objective. One forward and backward pass over the data.
+
+        dtype  "float64" computes in it whatever the net's own; EngineError for a net that cannot be traced
+        """
+        gradients = self._selected.gradients if dtype is None else self._gradients_in(dtype)
+        at = self._point(self.parameters() if at is None and dtype is not None else at)
+        total = self._objective.add_up(lambda batch: gradients.gradient(batch, at))
+        return self._objective.vector(total, self._penalised(at), dtype=dtype)
 
     def hvp(self, v: Any) -> np.ndarray:
         """H v (P,): the Hessian of the objective times a vector (P,). Pearlmutter 1994; cost 8 forward passes."""
@@ -249,6 +255,11 @@ class Curvature(Questions):
                 f"{what} needs a net that can be traced; this one is run as it is (engine {self.engine!r})"
             )
         return self._selected.compiled
+
+    def _gradients_in(self, dtype: str) -> Graphs:
+        if choose("dtype", dtype, ("float32", "float64")) not in self._graphs:
+            self._graphs[dtype] = Graphs(self._compiled(f"a gradient in {dtype}"), dtype)
+        return self._graphs[dtype]
 
     def _unpenalised_gradient(self) -> np.ndarray:
         total = self._objective.add_up(lambda batch: self._selected.gradients.gradient(batch))

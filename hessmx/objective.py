@@ -113,10 +113,13 @@ class Objective:
         penalty = self.reduction.of_penalty(self.penalty.value(parameters), self.samples)
         return float(self.reduction.of_sum(total, self.samples) + penalty)
 
-    def vector(self, total: np.ndarray, moved: Any = None, which: Sequence[str] | None = None) -> np.ndarray:
+    def vector(
+        self, total: np.ndarray, moved: Any = None, which: Sequence[str] | None = None, dtype: Any = None
+    ) -> np.ndarray:
         """Reduced sum over the parameters `which` (all by default), plus the penalty's matrix times `moved`.
 
-        `moved` is the parameters for a gradient, v for a product, None where the penalty does not belong.
+        `moved` is the parameters for a gradient, v for a product, None where the penalty does not belong. In the net's
+        dtype, unless another is given.
         """
         which = self.net.names if which is None else which
         result = self.reduction.of_sum(total, self.samples)
@@ -124,4 +127,4 @@ class Objective:
             result = result + self.reduction.of_penalty(self.penalty.times(moved, self.net, which), self.samples)
         if not result.ndim:  # identically zero in every batch
             result = np.full(sum(self.net.sizes[name] for name in which), result)
-        return np.asarray(result, dtype=self.net.dtype)
+        return np.asarray(result, dtype=dtype or self.net.dtype)

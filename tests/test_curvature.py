@@ -7,7 +7,7 @@ import pytest
 
 from hessmx import Curvature, L2Penalty
 from hessmx._mxnet import mx
-from hessmx.errors import DataError
+from hessmx.errors import DataError, InputError
 from tests.dense import Problem, relative
 
 nn, gluon_loss = mx.gluon.nn, mx.gluon.loss
@@ -51,6 +51,24 @@ def test_softmax_regression():
     whole = np.einsum("nkl,ni,nj->kilj", middle, ones, ones).reshape(15, 15) / 40
     order = [5 * k + i for k in range(3) for i in range(4)] + [5 * k + 4 for k in range(3)]
     assert relative(curv.hessian.to_dense(), whole[np.ix_(order, order)]) < 1e-13
+
+
+def test_a_float32_nets_gradient_in_float64():
+    """Softmax regression: mean of (p - y) [x 1]', at the float32 values of parameters and data."""
+    net = dense(4, 3, dtype="float32")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)
+    curv = Curvature(net, gluon_loss.SoftmaxCrossEntropyLoss(), (x, y))
+    w, b = (p.data().asnumpy().astype(np.float64) for p in net.collect_params().values())
+    p = np.exp(x @ w.T + b)
+    p /= p.sum(1, keepdims=True)
+    slope = (p - np.eye(3)[y]) / 40
+    expected = np.concatenate([(slope.T @ x).ravel(), slope.sum(0)])
+    found = curv.gradient(dtype="float64")
+    assert found.dtype == np.float64 and relative(found, expected) < 1e-13
+    assert curv.gradient().dtype == np.float32 and 1e-9 < relative(curv.gradient(), expected) < 1e-5
+    with pytest.raises(InputError, match="dtype"):
+        curv.gradient(dtype="float16")
 
 
 @pytest.mark.smoke

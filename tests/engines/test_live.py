@@ -7,7 +7,7 @@ import pytest
 
 from hessmx import Curvature
 from hessmx._mxnet import mx
-from hessmx.errors import EngineError
+from hessmx.errors import DataError, EngineError
 
 nn = mx.gluon.nn
 
@@ -47,6 +47,12 @@ LOSS = mx.gluon.loss.L2Loss()
 def test_refused(layers, mode, text):
     with pytest.raises(EngineError, match=text):
         Curvature(net(*layers), LOSS, data(), mode=mode)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loss_averaged_over_the_batch_is_refused_as_for_every_other_net():
+    with pytest.raises(DataError, match=r"one value for 4 samples, expected one value per sample, shape \(4,\)"):
+        Curvature(net(dtype="float64"), lambda z, y: LOSS(z, y).mean(), (data()[0], np.zeros((4, 32)))).hvp(np.ones(10))
 
 
 @pytest.mark.filterwarnings("ignore")  # that these are differences is said, and tested elsewhere
