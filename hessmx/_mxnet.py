@@ -83,7 +83,8 @@ mx = _import()
 def memory(array: Any) -> np.ndarray:
     """The memory of a dense NDArray as NumPy array, once nothing in MXNet's queue reads or writes it any more.
 
-    It is the NDArray's: to be used while that lives. Unlike `asnumpy` it starts no OpenMP threads in the calling thread (see `hessmx/_threads.py`).
+    It is the NDArray's: to be used while that lives. Unlike `asnumpy` it starts no OpenMP threads in the calling thread
+    (see `hessmx/_threads.py`).
     """
     if array.context.device_type != "cpu":
         raise InputError(f"hessmx computes on CPUs, not on {array.context}: move the net with reset_ctx(mx.cpu())")
