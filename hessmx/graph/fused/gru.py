@@ -23,7 +23,7 @@ class GRU(Recurrent):
 
     def run(self, r: Array, into: Array, br: Array, states: Sequence[Array]) -> list[Array]:
         self._s, self._h, rt = into, self.chain("h", states[0]), np.ascontiguousarray(r.T)
-        self._back, both = np.empty_like(into), 2 * self.units
+        self._back, both = self.over_rows("back", r), 2 * self.units
         for s, h, h1, back in zip(into, self._h, self._h[1:], self._back):
             np.matmul(h, rt, out=back)
             back += br
@@ -46,11 +46,13 @@ class GRU(Recurrent):
         (reset, z, n), back_n = self.split(self._s), self.split(self._back)[2]
         self._slopes = (reset * (1 - reset), z * (1 - z), 1 - n * n)
         kn = (1 - z) * self._slopes[2]
-        self._k = np.concatenate([kn * back_n * self._slopes[0], (self.past - n) * self._slopes[1], kn], axis=2)
-        self._l = self._k.copy()
+        self._k, self._l = self.over_rows("k", r), self.over_rows("l", r)
+        np.concatenate([kn * back_n * self._slopes[0], (self.past - n) * self._slopes[1], kn], axis=2, out=self._k)
+        self._l[...] = self._k
         self.split(self._l)[2][...] *= reset
         self._th = self.chain("th", t_states[0])
-        fixed, moved = np.add.reduce(self.split(self._k * t_into)), np.empty_like(t_back[0])
+        fixed = np.add.reduce(self.split(np.multiply(self._k, t_into, out=self.over_rows("scratch", r))))
+        moved = np.empty_like(t_back[0])
         for a, coefficient, rest, keep, th, th1 in zip(t_back, self._l, fixed, z, self._th, self._th[1:]):
             a += np.matmul(th, rt, out=moved)
             np.multiply(keep, th, out=th1)
@@ -61,28 +63,29 @@ class GRU(Recurrent):
         return [self._th[1:], self._th[-1]]
 
     def pull_tangents(self, r: Array, gs: Sequence[Array]) -> Adjoint:
-        self._gh = np.empty_like(self.past)
-        back, first = self._reverse(r, gs, self._gh)
-        return Adjoint(self._k * self._tiled(self._gh), back, [first])
+        self._gh = self.over_units("linear gh", r)
+        back, first = self._reverse("linear", r, gs, self._gh)
+        return Adjoint(self._of_into("linear into", self._gh), back, [first])
 
     def pull_values(self, r: Array, gs: Sequence[Array], linear: Adjoint | None) -> Adjoint:
-        gh = np.empty_like(self.past)
+        gh = self.over_units("gh", r)
         if linear is None:
-            back, first = self._reverse(r, gs, gh)
-            return Adjoint(self._k * self._tiled(gh), back, [first])
-        from_into, from_back, from_past = self._curvature()
-        back, first = self._reverse(r, gs, gh, from_back, from_past)
-        from_into += self._k * self._tiled(gh)
+            back, first = self._reverse("values", r, gs, gh)
+            return Adjoint(self._of_into("into", gh), back, [first])
+        from_into, from_back, from_past = self._curvature(r)
+        back, first = self._reverse("values", r, gs, gh, from_back, from_past)
+        from_into += self._of_into("scratch", gh)
         return Adjoint(from_into, back, [first])
 
     def _reverse(
-        self, r: Array, gs: Sequence[Array], keep: Array, from_back: Array | None = None, from_past: Array | None = None
-    ) -> tuple[Array, Array]:
+        self, name: str, r: Array, gs: Sequence[Array], keep: Array,
+        from_back: Array | None = None, from_past: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """Cotangents of h (all) and last h, and sources for `back` and h_{t-1} -> those of `back` and of the first h.
 
         Those of h_t are kept.
         """
-        pulled, z, gh = np.empty_like(self._l), self.split(self._s)[1], gs[1][0].copy()
+        pulled, z, gh = self.over_rows(name, r), self.split(self._s)[1], gs[1][0].copy()
         back = np.empty_like(gh)
         for t in range(self.steps - 1, -1, -1):
             gh += gs[0][t]
@@ -96,7 +99,7 @@ class GRU(Recurrent):
                 gh += from_past[t]
         return pulled, gh
 
-    def _curvature(self) -> tuple[Array, Array, Array]:
+    def _curvature(self, r: Array) -> tuple[Array, Array, Array]:
         """What k, l and z owe to the values, under cotangents gh of the tangents' steps.
 
         Gradients by `into` and `back` (T, N, rows), and by h_{t-1} (T, N, H).
@@ -109,14 +112,18 @@ class GRU(Recurrent):
         by_n = n1 * (-2 * n * (1 - z) * by_kn - by_kz * z1)
         by_r = r1 * (by_kr * kn * back_n * (1 - 2 * reset) + gh * kn * b_n + by_n * back_n)
         by_z = z1 * (gh * self.t_past - by_kn * n1 + by_kz * (self.past - n) * (1 - 2 * z))
-        into = np.concatenate([by_r, by_z, by_n], axis=2)
-        back = np.concatenate([by_r, by_z, reset * by_n + by_kr * kn * r1], axis=2)
+        into, back = self.over_rows("from into", r), self.over_rows("from back", r)
+        np.concatenate([by_r, by_z, by_n], axis=2, out=into)
+        np.concatenate([by_r, by_z, reset * by_n + by_kr * kn * r1], axis=2, out=back)
         return into, back, by_kz * z1
+
+    def _of_into(self, name: str, gh: Array) -> Array:
+        """k gh, (T, N, rows): what h_t owes to `into`."""
+        result = self.over_rows(name, gh)
+        for target, k in zip(self.split(result), self.split(self._k)):
+            np.multiply(k, gh, out=target)
+        return result
 
     def _thirds(self, a: Array) -> Array:
         """(N, rows) -> (N, 3, H)."""
         return a.reshape(self.samples, 3, self.units)
-
-    def _tiled(self, a: Array) -> Array:
-        """(T, N, H) -> (T, N, rows)."""
-        return np.tile(a, 3)
