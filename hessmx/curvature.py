@@ -112,6 +112,11 @@ class Curvature(Questions):
         return self._selected.engine.name
 
     @property
+    def traced(self) -> bool:
+        """Whether the net's graph is known; one that is not is run as it is, and differentiated by differences."""
+        return self._selected.compiled is not None
+
+    @property
     def error_estimate(self) -> float | None:
         """Relative error of the last product, estimated; None for exact engines."""
         return getattr(self._selected.engine, "error", None)

@@ -12,7 +12,8 @@ import numpy as np
 from hessmx._mxnet import mx
 from hessmx.compiled import Compiled
 from hessmx.data import Batch
-from hessmx.errors import DataError, EngineError
+from hessmx.errors import EngineError
+from hessmx.graph.plan import averaged
 from hessmx.graph.program import Flat
 from hessmx.graph.trace import flatten
 from hessmx.net import Net
@@ -100,12 +101,9 @@ class Live:
     def _losses(self, batch: Batch) -> Any:
         outputs = self.net.block(*batch.inputs)
         losses = self.block_loss(outputs, batch.labels)
-        if not losses.shape or (losses.shape == (1,) and flatten(outputs)[0].shape[0] > 1):
-            rows = flatten(outputs)[0].shape[0]
-            raise DataError(
-                f"the loss returned one value for {rows} samples, expected one value per sample, shape ({rows},): "
-                "do not average over the batch inside the loss, hessmx does that (reduction='mean')"
-            )
+        rows = flatten(outputs)[0].shape[0]
+        if not losses.shape or (losses.shape == (1,) and rows > 1):
+            raise averaged(rows)
         return losses
 
     def _values(self, at: np.ndarray | None) -> Mapping[str, Any] | None:

@@ -74,8 +74,13 @@ def _samples(losses: Shape, loss: Graph, outputs: tuple[Shape, ...]) -> int:
     if len(loss.heads) != 1:
         raise DataError(f"the loss must return one array of per-sample losses, not {len(loss.heads)}: add them up")
     if rows > 1 and (not losses or losses == (1,)):
-        raise DataError(
-            f"the loss returned one value for {rows} samples, expected one value per sample, shape ({rows},): "
-            "do not average over the batch inside the loss, hessmx does that (reduction='mean')"
-        )
+        raise averaged(rows)
     return losses[0] if losses else 1
+
+
+def averaged(rows: int) -> DataError:
+    """What to say of a loss that is one number for a batch of `rows` samples."""
+    return DataError(
+        f"the loss returned one value for {rows} samples, expected one value per sample, shape ({rows},): "
+        "do not average over the batch inside the loss, hessmx does that (reduction='mean')"
+    )

@@ -62,6 +62,6 @@ def _apply(node: Node, site: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]
     rule = RULES.get(node.op or "")
     if rule is None:
         raise GraphError(f"operator {node.op} at {node.name} has no tangent rule; see docs/operators.md")
-    ys, ts = rule.push(site) if rule.joint else (site.ys, rule.push(site))
+    ys, ts = rule.push(site) if rule.kind == "joint" else (site.ys, rule.push(site))
     assert len(ys) == len(site.ys) <= len(ts), f"rule of {node.op} gave {len(ts)} tangents for {len(site.ys)} outputs"
     return ys, ts

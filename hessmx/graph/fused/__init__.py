@@ -1,8 +1,8 @@
 """Fused operators: an operator and its tangent in one piece of NumPy, with an adjoint written by hand.
 
-For the few layers whose tangent in MXNet's operators would be hundreds of small calls (recurrent steps) or dozens of
-passes over large arrays (batch statistics). Kernels see arrays and know nothing of graphs; `operator.py` makes a
-Symbol of one, rules use it. Where a new one goes: a class here beside the others, tested in tests/graph/fused.
+For the few layers whose tangent in MXNet's operators would be hundreds of small calls, one after the other (recurrent
+steps). Kernels see arrays and know nothing of graphs; `operator.py` makes a Symbol of one, rules use it. Where a new
+one goes: a class here beside the others, tested in tests/graph/fused.
 """
 
 from hessmx.graph.fused.operator import OPERATOR, Kernel, fused, kernel

@@ -22,9 +22,9 @@ class GRU(Recurrent):
     gates = 3
 
     def run(self, r: Array, into: Array, br: Array, states: Sequence[Array]) -> list[Array]:
-        self._s, self._h, rt = into, self.chain("h", states[0]), np.ascontiguousarray(r.T)
+        self._s, self.h, rt = into, self.chain("h", states[0]), np.ascontiguousarray(r.T)
         self._back, both = self.over_rows("back", r), 2 * self.units
-        for s, h, h1, back in zip(into, self._h, self._h[1:], self._back):
+        for s, h, h1, back in zip(into, self.h, self.h[1:], self._back):
             np.matmul(h, rt, out=back)
             back += br
             s[:, :both] += back[:, :both]
@@ -38,8 +38,7 @@ class GRU(Recurrent):
             np.subtract(h, n, out=h1)
             h1 *= z
             h1 += n
-        self.past = self._h[:-1]
-        return [self._h[1:], self._h[-1]]
+        return [self.h[1:], self.h[-1]]
 
     def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
         self._t_into, self._t_back, rt = t_into, t_back, np.ascontiguousarray(r.T)
@@ -50,17 +49,16 @@ class GRU(Recurrent):
         np.concatenate([kn * back_n * self._slopes[0], (self.past - n) * self._slopes[1], kn], axis=2, out=self._k)
         self._l[...] = self._k
         self.split(self._l)[2][...] *= reset
-        self._th = self.chain("th", t_states[0])
+        self.th = self.chain("th", t_states[0])
         fixed = np.add.reduce(self.split(np.multiply(self._k, t_into, out=self.over_rows("scratch", r))))
         moved = np.empty_like(t_back[0])
-        for a, coefficient, rest, keep, th, th1 in zip(t_back, self._l, fixed, z, self._th, self._th[1:]):
+        for a, coefficient, rest, keep, th, th1 in zip(t_back, self._l, fixed, z, self.th, self.th[1:]):
             a += np.matmul(th, rt, out=moved)
             np.multiply(keep, th, out=th1)
             th1 += rest
             for part in self.split(np.multiply(coefficient, a, out=moved)):
                 th1 += part
-        self.t_past = self._th[:-1]
-        return [self._th[1:], self._th[-1]]
+        return [self.th[1:], self.th[-1]]
 
     def pull_tangents(self, r: Array, gs: Sequence[Array]) -> Adjoint:
         self._gh = self.over_units("linear gh", r)
@@ -90,7 +88,7 @@ class GRU(Recurrent):
         for t in range(self.steps - 1, -1, -1):
             gh += gs[0][t]
             keep[t] = gh
-            np.multiply(self._thirds(self._l[t]), gh[:, None], out=self._thirds(pulled[t]))
+            np.multiply(self.apart(self._l[t]), gh[:, None], out=self.apart(pulled[t]))
             if from_back is not None:
                 pulled[t] += from_back[t]
             gh *= z[t]
@@ -123,7 +121,3 @@ class GRU(Recurrent):
         for target, k in zip(self.split(result), self.split(self._k)):
             np.multiply(k, gh, out=target)
         return result
-
-    def _thirds(self, a: Array) -> Array:
-        """(N, rows) -> (N, 3, H)."""
-        return a.reshape(self.samples, 3, self.units)

@@ -28,9 +28,9 @@ class LSTM(Recurrent):
         half = np.full(self.rows, 0.5, r.dtype)  # the sigmoid is tanh(x / 2) / 2 + 1 / 2
         half[2 * self.units : 3 * self.units] = 1
         shift, back = 1 - half, np.empty_like(into[0])
-        self._h, self._c = self.chain("h", states[0]), self.chain("c", states[1])
-        self._e, new = self.over_units("e", r), np.empty_like(self._h[0])
-        for s, h, c, e, h1, c1 in zip(into, self._h, self._c, self._e, self._h[1:], self._c[1:]):
+        self.h, self._c = self.chain("h", states[0]), self.chain("c", states[1])
+        self._e, new = self.over_units("e", r), np.empty_like(self.h[0])
+        for s, h, c, e, h1, c1 in zip(into, self.h, self._c, self._e, self.h[1:], self._c[1:]):
             s += np.matmul(h, rt, out=back)
             s *= half
             np.tanh(s, out=s)
@@ -41,8 +41,7 @@ class LSTM(Recurrent):
             c1 += np.multiply(i, g, out=new)
             np.tanh(c1, out=e)
             np.multiply(o, e, out=h1)
-        self.past = self._h[:-1]
-        return [self._h[1:], self._h[-1], self._c[-1]]
+        return [self.h[1:], self.h[-1], self._c[-1]]
 
     def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
         t_into += t_back
@@ -55,9 +54,9 @@ class LSTM(Recurrent):
             np.multiply(slope, partner, out=k)
         _one_minus_square(self._e, self._e_slope)
         np.multiply(o, self._e_slope, out=self._q)
-        self._th, self._tc = self.chain("th", t_states[0]), self.chain("tc", t_states[1])
+        self.th, self._tc = self.chain("th", t_states[0]), self.chain("tc", t_states[1])
         forget, moved, back = self.split(self._s)[1], np.empty_like(t_into[0]), np.empty_like(t_into[0])
-        steps = zip(self._a, self._k, self._q, forget, self._th, self._tc, self._th[1:], self._tc[1:])
+        steps = zip(self._a, self._k, self._q, forget, self.th, self._tc, self.th[1:], self._tc[1:])
         for a, k, q, f, th, tc, th1, tc1 in steps:
             a += np.matmul(th, rt, out=back)
             i, fa, g, o = self.split(np.multiply(k, a, out=moved))
@@ -67,8 +66,7 @@ class LSTM(Recurrent):
             tc1 += g
             np.multiply(q, tc1, out=th1)
             th1 += o
-        self.t_past = self._th[:-1]
-        return [self._th[1:], self._th[-1], self._tc[-1]]
+        return [self.th[1:], self.th[-1], self._tc[-1]]
 
     def pull_tangents(self, r: Array, gs: Sequence[Array]) -> Adjoint:
         self._lh, self._lc = self.over_units("lh", r), self.over_units("lc", r)
@@ -96,7 +94,7 @@ class LSTM(Recurrent):
                 gc += into_c[t]
             if keep is not None:
                 keep[0][t], keep[1][t] = gh, gc
-            d, k = (a.reshape(self.samples, 4, self.units) for a in (pulled[t], self._k[t]))
+            d, k = self.apart(pulled[t]), self.apart(self._k[t])
             np.multiply(k[:, :3], gc[:, None], out=d[:, :3])
             np.multiply(k[:, 3], gh, out=d[:, 3])
             if into is not None:

@@ -42,9 +42,7 @@ class Kernel:
         """Write the outputs into `ys`."""
         raise NotImplementedError
 
-    def adjoint(
-        self, gs: Sequence[Array], xs: Sequence[Array], ys: Sequence[Array], dxs: Sequence[Array | None]
-    ) -> None:
+    def adjoint(self, gs: Sequence[Array], xs: Sequence[Array], dxs: Sequence[Array | None]) -> None:
         """Write into `dxs` the gradients of sum_k <gs[k], ys[k]> with respect to `xs`; None where nobody asks."""
         raise NotImplementedError
 
@@ -113,8 +111,7 @@ class _Operator(mx.operator.CustomOp):
         sums = [r == "add" for r in req]
         written = [np.empty_like(t) if s and t is not None else t for s, t in zip(sums, targets)]
         with np.errstate(all="ignore"):
-            gs, xs, ys = ([ready_memory(a) for a in arrays] for arrays in (out_grad, in_data, out_data))
-            self.kernel.adjoint(gs, xs, ys, written)
+            self.kernel.adjoint([ready_memory(a) for a in out_grad], [ready_memory(a) for a in in_data], written)
         for adds, target, value in zip(sums, targets, written):
             if adds and target is not None and value is not None:
                 target += value

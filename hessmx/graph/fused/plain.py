@@ -28,24 +28,22 @@ class _Plain(Recurrent):
         raise NotImplementedError
 
     def run(self, r: Array, into: Array, br: Array, states: Sequence[Array]) -> list[Array]:
-        self._h, rt = self.chain("h", states[0]), np.ascontiguousarray(r.T)
+        self.h, rt = self.chain("h", states[0]), np.ascontiguousarray(r.T)
         into += br
-        for a, h, h1 in zip(into, self._h, self._h[1:]):
+        for a, h, h1 in zip(into, self.h, self.h[1:]):
             np.matmul(h, rt, out=h1)
             h1 += a
             self.activate(h1)
-        self.past = self._h[:-1]
-        return [self._h[1:], self._h[-1]]
+        return [self.h[1:], self.h[-1]]
 
     def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
         t_into += t_back
-        self._a, self._k, rt = t_into, self.slope(self._h[1:]), np.ascontiguousarray(r.T)
-        self._th, back = self.chain("th", t_states[0]), np.empty_like(t_into[0])
-        for a, k, th, th1 in zip(self._a, self._k, self._th, self._th[1:]):
+        self._a, self._k, rt = t_into, self.slope(self.h[1:]), np.ascontiguousarray(r.T)
+        self.th, back = self.chain("th", t_states[0]), np.empty_like(t_into[0])
+        for a, k, th, th1 in zip(self._a, self._k, self.th, self.th[1:]):
             a += np.matmul(th, rt, out=back)
             np.multiply(k, a, out=th1)
-        self.t_past = self._th[:-1]
-        return [self._th[1:], self._th[-1]]
+        return [self.th[1:], self.th[-1]]
 
     def pull_tangents(self, r: Array, gs: Sequence[Array]) -> Adjoint:
         return self._reverse(r, gs, None)
@@ -77,7 +75,7 @@ class Tanh(_Plain):
         return 1 - h * h
 
     def bend(self) -> Array:
-        return -2 * self._h[1:]
+        return -2 * self.h[1:]
 
 
 @kernel

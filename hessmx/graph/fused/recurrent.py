@@ -36,8 +36,8 @@ class Recurrent(Kernel):
 
     gates: int
     states: int = 1
-    past: Array  # kept by `run`
-    t_past: Array  # kept by `push`
+    h: Array  # h_t, (T + 1, N, H), the initial one first: `run` keeps it
+    th: Array  # their tangents: `push` keeps them
 
     def __init__(self, x_shapes: Sequence[Shape], moves: Sequence[bool]):
         super().__init__(x_shapes)
@@ -83,9 +83,7 @@ class Recurrent(Kernel):
         for y, value in zip(ys, found):
             y[...] = value
 
-    def adjoint(
-        self, gs: Sequence[Array], xs: Sequence[Array], ys: Sequence[Array], dxs: Sequence[Array | None]
-    ) -> None:
+    def adjoint(self, gs: Sequence[Array], xs: Sequence[Array], dxs: Sequence[Array | None]) -> None:
         (_, r, _, *_), (_, tr, _, *_) = self._sorted(xs)
         (d_given, dr, dbr, *d_states), dts = self._sorted(dxs)
         half = 1 + self.states
@@ -132,11 +130,23 @@ class Recurrent(Kernel):
         """(T, N, D) -> (T N, D)."""
         return a.reshape(self.steps * self.samples, -1)
 
+    @property
+    def past(self) -> Array:
+        return self.h[:-1]
+
+    @property
+    def t_past(self) -> Array:
+        return self.th[:-1]
+
     # -- for cells
 
     def split(self, a: Array) -> list[Array]:
         """Views (..., H) of the gates of an array (..., rows)."""
         return [a[..., k * self.units : (k + 1) * self.units] for k in range(self.gates)]
+
+    def apart(self, a: Array) -> Array:
+        """(N, rows) of one step -> (N, gates, H), a view."""
+        return a.reshape(self.samples, self.gates, self.units)
 
     def over_rows(self, name: str, like: Array) -> Array:
         """Memory (T, N, rows)."""

@@ -28,8 +28,7 @@ class Rule:
     """How tangents go through one operator."""
 
     kind: str
-    push: Callable[[Site], Any]  # tangents of the outputs; if joint, (outputs, their tangents)
-    joint: bool = False
+    push: Callable[[Site], Any]  # tangents of the outputs; of kind joint: (outputs, their tangents)
 
 
 def zero() -> Rule:
@@ -106,4 +105,4 @@ def custom(push: Callable[[Site], Sequence[Tangent]]) -> Rule:
 
 
 def joint(push: Callable[[Site], tuple[Sequence[Symbol], Sequence[Tangent]]]) -> Rule:
-    return Rule("joint", push, joint=True)
+    return Rule("joint", push)

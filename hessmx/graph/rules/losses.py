@@ -34,7 +34,7 @@ def _identity(s: Site, context: Lowering) -> Sequence[Symbol]:
 
 @lowers("LogisticRegressionOutput")
 def _logistic_output(s: Site, context: Lowering) -> Sequence[Symbol]:
-    return [F.sigmoid(s.x)]
+    return [F.Activation(s.x, act_type="sigmoid")]
 
 
 @lowers("_contrib_SparseEmbedding")
