@@ -7,16 +7,10 @@ from typing import Any, Callable
 
 import numpy as np
 
-from hessmx.compiled import Compiled
-from hessmx.data import Batches
 from hessmx.engines import select
+from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Graphs
 from hessmx.errors import EngineError, InputError, choose
-from hessmx.groups import Grouping, grouped
-from hessmx.likelihood import Relabel
-from hessmx.net import Net, Selection
-from hessmx.net import select as select_parameters
-from hessmx.objective import Objective, WeightDecay
 from hessmx.operators import (
     NTK,
     BlockDiagonal,
@@ -31,9 +25,15 @@ from hessmx.operators import (
     Residual,
 )
 from hessmx.operators.base import checked
+from hessmx.operators.likelihood import Relabel
+from hessmx.problem.data import Batches
+from hessmx.problem.groups import Grouping, grouped
+from hessmx.problem.net import Net, Selection
+from hessmx.problem.net import select as select_parameters
+from hessmx.problem.objective import Objective, WeightDecay
+from hessmx.problem.scales import LossScale, loss_scale
 from hessmx.questions import Questions
 from hessmx.results import Provenance
-from hessmx.scales import LossScale, loss_scale
 
 MODES = ("predict", "train")
 

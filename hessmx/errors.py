@@ -7,7 +7,7 @@
     │   └── FileError         files: missing, unreadable, names that do not match
     ├── GraphError            the net or loss cannot be traced or rewritten
     │   ├── UnsupportedOps    operators without a rule; lists all of them, with node names
-    │   └── RuleError         a tangent rule is missing or gives wrong numbers (hessmx.testing)
+    │   └── RuleError         a tangent rule is missing or gives wrong numbers (hessmx.trust.testing)
     ├── EngineError           the engine asked for cannot answer this question
     └── ImportFailure         MXNet cannot be imported here (also an ImportError)
 

@@ -19,13 +19,13 @@ from typing import Any, Callable, Sequence, Union
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.compiled import Compiled
-from hessmx.data import Batch, Batches
+from hessmx.engines.compiled import Compiled
+from hessmx.engines.plan import Plan
+from hessmx.engines.program import Program
 from hessmx.errors import DataError, InputError, UnsupportedOps
-from hessmx.graph.plan import Plan
-from hessmx.graph.program import Program
 from hessmx.graph.trace import names
-from hessmx.net import Net
+from hessmx.problem.data import Batch, Batches
+from hessmx.problem.net import Net
 
 Output = Union[None, int, Sequence[int], np.ndarray, Callable[[Any], Any]]
 _X = names("data", 1)[0]

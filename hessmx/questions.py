@@ -28,8 +28,8 @@ from hessmx.algorithms.slq import spectrum
 from hessmx.algorithms.solve import solve
 from hessmx.algorithms.state import RunState
 from hessmx.algorithms.trace import trace
-from hessmx.groups import Grouping
 from hessmx.operators import CurvatureOperator, Curved
+from hessmx.problem.groups import Grouping
 from hessmx.progress import reporter
 from hessmx.results import (
     Eigenpairs,

@@ -16,7 +16,7 @@ from hessmx import errors, figures
 from hessmx.results import Result
 
 DOCS = Path(__file__).parents[1] / "docs"
-ELSEWHERE = {"adding-a-rule.md"}  # registers rules: tests/graph/rules/test_adding_a_rule.py runs it and takes them back
+ELSEWHERE = {"adding-a-rule.md"}  # registers rules: tests/rules/test_adding_a_rule.py runs it and takes them back
 GENERATED = {"operators.md"}
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.name not in GENERATED)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -62,8 +62,9 @@ def public(kind: type) -> set[str]:
 
 def results() -> set[str]:
     """Classes of results and their fields, the two that all have left out."""
-    for _, name, _ in pkgutil.iter_modules(hessmx.__path__):
-        importlib.import_module(f"hessmx.{name}")
+    for _, name, _ in pkgutil.walk_packages(hessmx.__path__, "hessmx."):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
     kinds = _subclasses(Result)
     fields = {f.name for kind in kinds for f in dataclasses.fields(kind)}
     return {kind.__name__ for kind in kinds} | fields - {"provenance", "notes"}

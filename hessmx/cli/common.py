@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from hessmx import files, losses
+from hessmx import files
 from hessmx.curvature import MODES, Curvature
 from hessmx.engines import ENGINES
 from hessmx.errors import FileError
 from hessmx.figures import save as save_figure
+from hessmx.problem import losses
 from hessmx.results import Result
 
 MATRICES = ("hessian", "ggn", "residual", "fisher", "mc-fisher")

@@ -8,14 +8,15 @@ from typing import Any
 import click
 import numpy as np
 
-from hessmx import figures, files, landscape
+from hessmx import figures, files
 from hessmx._mxnet import mx
 from hessmx.blocks import dense_net
-from hessmx.check import check
 from hessmx.cli.common import write
 from hessmx.curvature import Curvature
 from hessmx.errors import HessmxError
-from hessmx.losses import by_name
+from hessmx.problem.losses import by_name
+from hessmx.trust.check import check
+from hessmx.uses import landscape
 
 NETS: dict[str, dict[str, Any]] = {
     "maxout": dict(sizes=(64, 32, 32, 10), activation="maxout", pieces=3),

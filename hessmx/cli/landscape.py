@@ -8,10 +8,10 @@ import click
 import numpy as np
 
 from hessmx import figures
-from hessmx import landscape as library
 from hessmx.cli.common import NET, OBJECTIVE, STATE, curvature, describe, options, write
 from hessmx.curvature import Curvature
 from hessmx.progress import reporter
+from hessmx.uses import landscape as library
 
 NAMES = {
     "eigenvectors": ("the top eigenvector", "the second eigenvector"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from hessmx.check import check as check_curvature
 from hessmx.cli.common import NET, OBJECTIVE, curvature, describe, options, write
-from hessmx.coverage import operators
+from hessmx.trust.check import check as check_curvature
+from hessmx.trust.coverage import operators
 
 
 @click.command()

@@ -8,15 +8,15 @@ from typing import Any, Callable
 
 import numpy as np
 
-from hessmx.compiled import Compiled
-from hessmx.data import Batch
 from hessmx.engines import double_backward, finite_difference, reverse_over_forward
 from hessmx.engines.base import Engine
+from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Gradients, Graphs, Live
+from hessmx.engines.products import PRODUCTS, Parts
 from hessmx.errors import GraphError, HessmxWarning, UnsupportedOps, choose
-from hessmx.graph.products import PRODUCTS, Parts
 from hessmx.graph.symbols import scope
-from hessmx.net import Net
+from hessmx.problem.data import Batch
+from hessmx.problem.net import Net
 
 ENGINES = (reverse_over_forward.NAME, double_backward.NAME, finite_difference.NAME)
 

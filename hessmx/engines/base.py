@@ -6,7 +6,7 @@ from typing import Any, Protocol, Sequence
 
 import numpy as np
 
-from hessmx.data import Batch
+from hessmx.problem.data import Batch
 
 
 class Engine(Protocol):

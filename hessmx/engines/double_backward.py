@@ -13,15 +13,15 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.compiled import Compiled, evaluate
-from hessmx.data import Batch
+from hessmx.engines.compiled import Compiled, evaluate
 from hessmx.engines.lifting import DIVIDE, LIFTS, SECOND_ORDER, Place, apply, guard, lift, log_sum_exp, refusal
+from hessmx.engines.plan import Plan
 from hessmx.errors import EngineError, UnsupportedOps
 from hessmx.graph.node import Entry, Graph, Node, Shape, infer_shapes
-from hessmx.graph.plan import Plan
-from hessmx.graph.rules import RULES
 from hessmx.graph.symbols import call, scope
 from hessmx.graph.trace import names
+from hessmx.problem.data import Batch
+from hessmx.rules import RULES
 
 __all__ = ["NAME", "SECOND_ORDER", "DoubleBackward"]
 

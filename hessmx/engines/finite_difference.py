@@ -10,10 +10,10 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from hessmx.data import Batch
 from hessmx.engines.gradients import Gradients
 from hessmx.errors import EngineError
-from hessmx.net import Net
+from hessmx.problem.data import Batch
+from hessmx.problem.net import Net
 
 NAME = "finite-difference"
 

@@ -10,13 +10,13 @@ from typing import Any, Callable, Mapping, Protocol
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.compiled import Compiled
-from hessmx.data import Batch
+from hessmx.engines.compiled import Compiled
+from hessmx.engines.plan import averaged
+from hessmx.engines.program import Flat
 from hessmx.errors import EngineError
-from hessmx.graph.plan import averaged
-from hessmx.graph.program import Flat
 from hessmx.graph.trace import flatten
-from hessmx.net import Net
+from hessmx.problem.data import Batch
+from hessmx.problem.net import Net
 
 
 class Gradients(Protocol):

@@ -6,8 +6,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from hessmx.compiled import Compiled
-from hessmx.data import Batch
+from hessmx.engines.compiled import Compiled
+from hessmx.problem.data import Batch
 
 NAME = "reverse-over-forward"
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 from hessmx.figures.canvas import FAINT, MODEL, POSITIVE, axes_on, legend, titled
-from hessmx.landscape import LandscapeLine, LandscapePlane
+from hessmx.uses.landscape import LandscapeLine, LandscapePlane
 
 
 def line(result: LandscapeLine, ax: Axes | None = None) -> Axes:

@@ -7,11 +7,11 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
-from hessmx.compiled import Compiled
-from hessmx.data import Batch, Batches
-from hessmx.graph.plan import Plan
-from hessmx.graph.program import Program
+from hessmx.engines.compiled import Compiled
+from hessmx.engines.plan import Plan
+from hessmx.engines.program import Program
 from hessmx.operators.base import CurvatureOperator, SymmetricOperator
+from hessmx.problem.data import Batch, Batches
 
 
 class Jacobian(CurvatureOperator):

@@ -1,4 +1,4 @@
-"""The symmetric matrices of one objective: each is one kind of product (see graph/products.py)."""
+"""The symmetric matrices of one objective: each is one kind of product (see engines/products.py)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from hessmx.data import Batch
 from hessmx.engines.base import Engine
-from hessmx.likelihood import Relabel
-from hessmx.objective import Objective
 from hessmx.operators.base import SymmetricOperator
+from hessmx.operators.likelihood import Relabel
+from hessmx.problem.data import Batch
+from hessmx.problem.objective import Objective
 
 
 class Curved(SymmetricOperator):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hessmx.graph.lower import LOWERINGS  # noqa: E402
-from hessmx.graph.rules import RULES, UNSUPPORTED, covered  # noqa: E402
+from hessmx.rules import RULES, UNSUPPORTED, covered  # noqa: E402
 from tests.cases import CASES  # noqa: E402
 
 SURVEY = Path(__file__).with_name("survey.json")

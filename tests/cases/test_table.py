@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hessmx.graph.rules import UNSUPPORTED, covered
+from hessmx.rules import UNSUPPORTED, covered
 from scripts.operators import table
 from tests.cases import CASES, OPERATORS
 from tests.cases.case import FIRST

@@ -8,8 +8,8 @@ import pytest
 from hessmx import Curvature
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError, UnsupportedOps
-from hessmx.graph.rules import RULES
-from hessmx.graph.rules.kinds import custom
+from hessmx.rules import RULES
+from hessmx.rules.kinds import custom
 
 nn = mx.gluon.nn
 LOSS = mx.gluon.loss.L2Loss()

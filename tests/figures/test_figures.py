@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from hessmx import figures
 from hessmx.errors import InputError
-from hessmx.landscape import LandscapeLine, LandscapePlane
 from hessmx.results import (
     Eigenpairs,
     Estimate,
@@ -22,6 +21,7 @@ from hessmx.results import (
     Provenance,
     Spectrum,
 )
+from hessmx.uses.landscape import LandscapeLine, LandscapePlane
 
 RNG = np.random.default_rng(0)
 WHERE = Provenance("reverse-over-forward", "hessian", "predict", "mean", "float32", 0, 1347, 9738)

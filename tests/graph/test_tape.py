@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hessmx._mxnet import mx
-from hessmx.compiled import evaluate
+from hessmx.engines.compiled import evaluate
 from hessmx.errors import GraphError
 from hessmx.graph.tape import record
 

@@ -1,0 +1,247 @@
+"""From a batch to a program: traces the net and the loss, plans each batch shape once, compiles each product once."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Sequence
+
+import numpy as np
+
+from hessmx._mxnet import mx
+from hessmx.engines.plan import Plan, make_plan
+from hessmx.engines.products import PRODUCTS, Parts, tangent_name
+from hessmx.engines.program import Flat, Program
+from hessmx.errors import DataError
+from hessmx.graph.node import Graph, build
+from hessmx.graph.symbols import scope
+from hessmx.graph.trace import Piece, flatten, names, trace_loss, trace_net
+from hessmx.problem.data import Batch
+from hessmx.problem.net import Net, is_sparse
+
+
+class Compiled:
+    """The programs of one net and one loss.
+
+    held   name -> array for some parameters; the others are the user's own arrays (read only), so that training
+           on shows in the next product
+    dtype  of the arithmetic; by default the net's own (float32 for float16 nets, whose values are kept)
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        loss: Callable[..., Any] | None,
+        train: bool,
+        seed: int,
+        held: Mapping[str, Any] | None = None,
+        dtype: Any = None,
+    ):
+        self.net, self.loss, self.train, self.seed = net, loss, train, seed
+        self.dtype = None if dtype is None else np.dtype(dtype)
+        self._given = held  # missing ones are the net's own
+        self._flats: dict[Any, Flat] = {}
+        self._pieces: tuple[Piece, Piece | None] | None = None
+        self._taped: dict[int, tuple[Batch, tuple[Piece, Piece | None]]] = {}
+        self._plans: dict[Any, Plan] = {}
+        self._lifted: dict[str, Any] = {}
+        self._drawn: dict[int, tuple[Batch, dict[str, Any]]] = {}
+        self._cast: dict[int, tuple[Any, Any]] = {}
+        self._handles: list[Any] = []
+        self._checked: dict[int, Batch] = {}
+
+    # -- tracing and planning
+
+    def share_pieces(self, other: Compiled) -> None:
+        """Take over what another has traced: the graphs do not depend on the parameters' values."""
+        self._pieces, self._taped = other._pieces, other._taped
+
+    def pieces(self, batch: Batch) -> tuple[Piece, Piece | None]:
+        """Graphs of net and loss; those off a tape hold for one batch and are recorded for each."""
+        if self._pieces is not None:
+            return self._pieces
+        if batch.index in self._taped and self._taped[batch.index][0] is batch:
+            return self._taped[batch.index][1]
+        with self.net.lent() as parameters:
+            inputs = [x.copy() for x in batch.inputs]
+            net = trace_net(self.net.block, inputs, parameters)
+        loss = None
+        if self.loss is not None:
+            loss = trace_loss(self.loss, net.result, batch.labels, lambda: self._values(net, batch))
+        pieces = (net, loss)
+        if not any(piece is not None and piece.taped for piece in pieces):
+            self._pieces = pieces
+        elif batch.kept:
+            self._taped[batch.index] = (batch, pieces)
+        return pieces
+
+    def _values(self, net: Piece, batch: Batch) -> tuple[list[Any], list[Any]]:
+        """Outputs of the net on a batch, and the labels, as arrays off any tape."""
+        if net.taped:
+            outputs = [leaf.detach() for leaf in flatten(net.result)]
+        else:
+            arrays = {name: self.net.array(name) for name in self.net.all}
+            arrays.update(zip(names("data", len(batch.inputs)), batch.inputs))
+            outputs = evaluate(net.graph, arrays, self.net.context)
+        return outputs, [label.copy() for label in flatten(batch.labels)]
+
+    def plan(self, batch: Batch) -> Plan:
+        """Lowered graphs and shapes for this batch."""
+        net, loss = self.pieces(batch)
+        arrays = self._batch_arrays(batch)
+        signature = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
+        key = (signature, net.taped and net.graph.digest, loss is not None and loss.taped and loss.graph.digest)
+        if key not in self._plans:
+            shapes = {name: tuple(self.net.array(name).shape) for name in self.net.all}
+            shapes.update({name: tuple(a.shape) for name, a in arrays.items()})
+            double = all(self._wanted(np.dtype(p.dtype)) == np.float64 for p in self.net.all.values())
+            try:
+                graph = None if loss is None else loss.graph
+                self._plans[key] = make_plan(net.graph, graph, shapes, self.train, double)
+            except mx.base.MXNetError as error:
+                raise DataError(_shape_message(error, batch)) from error
+        return self._plans[key]
+
+    # -- running
+
+    def program(
+        self, kind: str, batch: Batch, moving: Sequence[str], wrt: Sequence[str]
+    ) -> tuple[Program | None, Plan]:
+        """The compiled product `kind`; None where it is identically zero."""
+        self._refresh()
+        plan = self.plan(batch)
+        key = (kind, tuple(moving), tuple(wrt))
+        if key not in plan.programs:
+            plan.programs[key] = self._compile(kind, batch, plan, tuple(moving), tuple(wrt))
+        return plan.programs[key], plan
+
+    def _compile(
+        self, kind: str, batch: Batch, plan: Plan, moving: tuple[str, ...], wrt: tuple[str, ...]
+    ) -> Program | None:
+        with scope():
+            heads = PRODUCTS[kind](Parts(plan.net, plan.loss, plan.shapes, moving))
+            if not heads:
+                return None
+            held = dict(self._held())
+            if moving:
+                tangents = self.flat("tangent", moving, plan).views
+                held.update({tangent_name(name): view for name, view in tangents.items()})
+            gradients = self.flat("gradient", wrt, plan).views if wrt else {}
+            return Program(heads, held, self.feeds(batch, plan), gradients, self.net.context)
+
+    def flat(self, role: str, which: Sequence[str], plan: Plan) -> Flat:
+        """The buffer of tangents or gradients of the named variables, shared by all programs."""
+        shapes = {name: plan.shapes[name] for name in which}
+        key = (role, tuple(shapes.items()))
+        if key not in self._flats:
+            held, other = self._held(), self.dtype or self.net.dtype  # data has the net's dtype
+            dtypes = {name: np.dtype(held[name].dtype if name in held else other) for name in which}
+            self._flats[key] = Flat(shapes, dtypes, self.net.context)
+        return self._flats[key]
+
+    def feeds(self, batch: Batch, plan: Plan) -> dict[str, Any]:
+        if self._checked.get(batch.index) is not batch:
+            check_classes(self.loss, batch, plan)
+            if batch.kept:  # what is not kept must not be held on to: memory stays that of one batch
+                self._checked[batch.index] = batch
+        return {**self._batch_arrays(batch), **self._draws(batch, plan)}
+
+    def _batch_arrays(self, batch: Batch) -> dict[str, Any]:
+        net, loss = self.pieces(batch)
+        arrays = dict(zip(names("data", len(batch.inputs)), batch.inputs))
+        labels = flatten(batch.labels)
+        arrays.update(zip(names("label", len(labels)), labels))
+        arrays.update(net.constants)
+        arrays.update(loss.constants if loss is not None else {})
+        if not batch.kept:
+            self._cast.clear()
+        return {name: self._in_dtype(array) for name, array in arrays.items()}
+
+    def _draws(self, batch: Batch, plan: Plan) -> dict[str, Any]:
+        """Random inputs: fixed by the seed, the batch's place and the node's, the same in every pass."""
+        if not plan.draws:
+            return {}
+        known = self._drawn.get(batch.index)
+        if known is not None and known[0] is batch:
+            return known[1]
+        made, dtype = {}, self.dtype or self.net.dtype
+        for place, draw in enumerate(plan.draws):
+            generator = np.random.default_rng([self.seed, batch.index, place])
+            made[draw.name] = mx.nd.array(draw.sample(generator), ctx=self.net.context, dtype=dtype)
+        if batch.kept:
+            self._drawn[batch.index] = (batch, made)
+        return made
+
+    # -- parameters
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Of the selected parameters, as computed with."""
+        held = self._held()
+        return {name: np.dtype(held[name].dtype) for name in self.net.names}
+
+    def parameters(self) -> Mapping[str, Any]:
+        """All parameters as computed with, as they are now."""
+        self._refresh()
+        return self._held()
+
+    def _held(self) -> Mapping[str, Any]:
+        arrays = {name: self.net.array(name) for name in self.net.all}
+        for name, array in arrays.items():
+            if array.dtype != self._wanted(array.dtype) or is_sparse(self.net.all[name]):
+                arrays[name] = self._lifted.setdefault(name, array.astype(self._wanted(array.dtype)))
+        return {**arrays, **(self._given or {})}
+
+    def _wanted(self, dtype: Any) -> Any:
+        """The dtype to compute in for data of `dtype`; whole numbers stay what they are."""
+        if not np.issubdtype(dtype, np.floating):
+            return dtype
+        return self.dtype or (np.float32 if dtype == np.float16 else dtype)
+
+    def _in_dtype(self, array: Any) -> Any:
+        wanted = self._wanted(array.dtype)
+        if array.dtype == wanted:
+            return array
+        if id(array) not in self._cast:
+            self._cast[id(array)] = (array, array.astype(wanted))  # the original is held, so that its id stays its own
+        return self._cast[id(array)][1]
+
+    def _refresh(self) -> None:
+        """Compile anew where a parameter was given another array; copy those computed with in another dtype."""
+        handles = self.net.handles()
+        if len(handles) != len(self._handles) or any(a is not b for a, b in zip(handles, self._handles)):
+            self._handles = handles
+            self._lifted.clear()
+            for plan in self._plans.values():
+                plan.programs.clear()
+        for name, lifted in self._lifted.items():
+            if name not in (self._given or {}):
+                lifted[:] = self.net.array(name).astype(lifted.dtype)
+
+
+def evaluate(graph: Graph, arrays: Mapping[str, Any], context: Any) -> list[Any]:
+    """Values of a graph's heads, predict mode, nothing kept."""
+    with scope():
+        outputs = build(graph, {name: mx.sym.Variable(name) for name in graph.variables})
+        symbol = mx.sym.Group([outputs[i][j] for i, j in graph.heads])
+        arguments = {name: arrays[name] for name in symbol.list_arguments()}
+        auxiliary = {name: arrays[name].copy() for name in symbol.list_auxiliary_states()}
+        executor = symbol.bind(context, arguments, grad_req="null", aux_states=auxiliary)
+        return [output.copy() for output in executor.forward(is_train=False)]
+
+
+def check_classes(loss: Any, batch: Batch, plan: Plan) -> None:
+    """Gluon's cross-entropy takes a class number that is out of range for the nearest one, without a word."""
+    if not isinstance(loss, mx.gluon.loss.SoftmaxCELoss) or not loss._sparse_label:
+        return
+    classes, label = plan.output_shapes[0][loss._axis], flatten(batch.labels)[0].asnumpy()
+    outside = label[(label < 0) | (label >= classes) | (label != np.floor(label))]
+    if outside.size:
+        raise DataError(
+            f"labels must be class numbers 0 to {classes - 1} for {classes} outputs, but batch {batch.index} holds "
+            f"{outside[0]:g} ({outside.size} of {label.size} labels are none): number the classes from 0"
+        )
+
+
+def _shape_message(error: BaseException, batch: Batch) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next((line for line in lines if "Error in operator" in line), lines[-1] if lines else "")
+    shapes = [tuple(x.shape) for x in batch.inputs], [tuple(y.shape) for y in flatten(batch.labels)]
+    return f"inputs of shapes {shapes[0]} and labels of shapes {shapes[1]} do not fit the net and the loss: {reason}"

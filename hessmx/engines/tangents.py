@@ -1,0 +1,67 @@
+"""The rewrite: every node once, its outputs and their tangents, by the rule of its operator."""
+
+from __future__ import annotations
+
+from typing import Iterable, Mapping, Sequence
+
+from hessmx.errors import GraphError
+from hessmx.graph.node import Graph, Node, Shape, infer_shapes
+from hessmx.graph.site import ZERO, Site, Tangent
+from hessmx.graph.symbols import Symbol, call
+from hessmx.rules import RULES, UNSUPPORTED
+
+
+def missing_rules(graph: Graph, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Operators without a rule that a tangent of the variables `moving` reaches: name -> (reason, node names), all."""
+    moving, reached = set(moving), set()
+    found: dict[str, list[str]] = {}
+    for index, node in enumerate(graph.nodes):
+        if node.op is None:
+            moves = node.name in moving
+        else:
+            rule = RULES.get(node.op)
+            moves = any(i in reached for i, _ in node.inputs) and (rule is None or rule.kind != "zero")
+            if moves and rule is None:
+                found.setdefault(node.op, []).append(node.name)
+        if moves:
+            reached.add(index)
+    return {op: (UNSUPPORTED.get(op, "no tangent rule yet"), tuple(nodes)) for op, nodes in found.items()}
+
+
+def push(
+    graph: Graph,
+    shapes: Mapping[str, Shape],
+    primals: Mapping[str, Symbol],
+    tangents: Mapping[str, Tangent],
+) -> tuple[list[Symbol], list[Tangent]]:
+    """Outputs of the graph over `primals`, and their tangents, given those of some variables (others are ZERO)."""
+    entry_shapes = infer_shapes(graph, shapes)
+    outputs: list[Sequence[Symbol]] = []
+    moved: list[Sequence[Tangent]] = []
+    for index, node in enumerate(graph.nodes):
+        if node.op is None:
+            outputs.append([primals[node.name]])
+            moved.append([tangents.get(node.name, ZERO)])
+            continue
+        xs = [outputs[i][j] for i, j in node.inputs]
+        ts = [moved[i][j] for i, j in node.inputs]
+        ys = call(node.op, xs, node.raw, node.name)
+        outputs.append(ys)
+        if all(t is ZERO for t in ts):
+            moved.append([ZERO] * len(ys))
+            continue
+        y_shapes = [entry_shapes.get((index, j), ()) for j in range(len(ys))]
+        x_shapes = [entry_shapes[entry] for entry in node.inputs]
+        outputs[-1], tangents_out = _apply(node, Site(node, xs, ys, ts, x_shapes, y_shapes))
+        moved.append(tangents_out)
+    return [outputs[i][j] for i, j in graph.heads], [moved[i][j] for i, j in graph.heads]
+
+
+def _apply(node: Node, site: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
+    """Outputs of the node and their tangents."""
+    rule = RULES.get(node.op or "")
+    if rule is None:
+        raise GraphError(f"operator {node.op} at {node.name} has no tangent rule; see docs/operators.md")
+    ys, ts = rule.push(site) if rule.kind == "joint" else (site.ys, rule.push(site))
+    assert len(ys) == len(site.ys) <= len(ts), f"rule of {node.op} gave {len(ts)} tangents for {len(site.ys)} outputs"
+    return ys, ts
