@@ -101,4 +101,5 @@ PRODUCTS: dict[str, Callable[[Parts], list[Symbol]]] = {
     "outputs": lambda p: p.z,
     "vjp": lambda p: p.z,
     "jvp": _jvp,
+    "slopes": _hessian,  # t_i itself, sample by sample: its head, no backward pass
 }
