@@ -98,7 +98,7 @@ class Program:
             aux_states={name: copy for name, (_, copy) in self._auxiliary.items()},
         )
         self._ones: list[Any] | None = None
-        self._in_numpy = OPERATOR in symbol.tojson()
+        self._in_numpy = OPERATOR in symbol.tojson(remove_amp_cast=False)
 
     def threads(self) -> AbstractContextManager[None]:
         """How the threads are best set while it runs, with all that it is asked for: kernels in NumPy use BLAS."""

@@ -78,7 +78,7 @@ class Graph:
 
 def parse(symbol: Symbol) -> Graph:
     """The node table of a Symbol."""
-    data = json.loads(symbol.tojson())
+    data = json.loads(symbol.tojson(remove_amp_cast=False))  # removing makes a Symbol that is never freed
     nodes = tuple(
         Node(
             op=None if item["op"] == "null" else item["op"],
