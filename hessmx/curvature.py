@@ -28,6 +28,7 @@ from hessmx.operators.base import checked
 from hessmx.operators.likelihood import Relabel
 from hessmx.problem.data import Batches
 from hessmx.problem.groups import Grouping, grouped
+from hessmx.problem.losses import is_convex
 from hessmx.problem.net import Net, Selection
 from hessmx.problem.net import select as select_parameters
 from hessmx.problem.objective import Objective, WeightDecay
@@ -81,6 +82,7 @@ class Curvature(Questions):
         self._net.check_finite()
         self._batches = Batches(data, self._net.dtype, self._net.context, batch_size)
         self._objective = Objective(self._net, self._batches, reduction, weight_decay)
+        self._objective.convex = is_convex(loss)
         self._graphs: dict[str, Graphs] = {}
         first = next(iter(self._batches))
         self._selected = select(engine, self._net, loss, mode == "train", self.seed, first)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hessmx.operators.base import CurvatureOperator, Outer, SymmetricOperator
+from hessmx.operators.base import CurvatureOperator, Identity, Outer, SymmetricOperator
+from hessmx.operators.expressions import Product, Scaled, Shift, Submatrix, Sum, Transpose
 from hessmx.operators.jacobian import NTK, Jacobian
 from hessmx.operators.matrices import (
     BlockDiagonal,
@@ -22,9 +23,16 @@ __all__ = [
     "Fisher",
     "GaussNewton",
     "Hessian",
+    "Identity",
     "Jacobian",
     "MonteCarloFisher",
     "Outer",
+    "Product",
     "Residual",
+    "Scaled",
+    "Shift",
+    "Submatrix",
+    "Sum",
     "SymmetricOperator",
+    "Transpose",
 ]

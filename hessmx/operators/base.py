@@ -1,11 +1,12 @@
-"""Curvature matrices as SciPy LinearOperators: public methods check, one hook computes.
-
-Sums, scalings and products of them are again CurvatureOperators, so `(H - 0.5 * G).to_dense()` works.
+"""Curvature matrices as SciPy LinearOperators: public methods check, hooks compute, and every operator says what is
+known of it (`positive`, `exact_diagonal`), so that algorithms can use it. Sums, scalings, products, shifts and
+transposes of them are operators of their own: `expressions.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -14,18 +15,52 @@ from hessmx.errors import InputError
 
 
 class CurvatureOperator(LinearOperator):
-    """A matrix (m, n) known by its products; `to_dense()` costs n of them."""
+    """A matrix (m, n) known by its products; `to_dense()` costs min(m, n) of them."""
 
     label = "matrix"
+    parts: tuple[Any, ...] = ()  # operators it is made of, which are asked when it is asked
 
     def __init__(self, dtype: Any, shape: tuple[int, int]):
         super().__init__(np.dtype(dtype), shape)
 
+    # -- hooks
+
     def _product(self, vector: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
+    def _products(self, block: np.ndarray) -> np.ndarray:
+        """(m, K) from a block (n, K): probes, blocks and right sides come here together."""
+        return _by_columns(self._product, block, self.shape[0], self.dtype)
+
     def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+    def _transposed_products(self, block: np.ndarray) -> np.ndarray:
+        return _by_columns(self._transposed_product, block, self.shape[1], self.dtype)
+
+    @property
+    def positive(self) -> bool | None:
+        """Whether it is positive semidefinite: True or False where that is known beforehand, None where it is not."""
+        return None
+
+    def exact_diagonal(self) -> np.ndarray | None:
+        """The diagonal (m,), where it costs no product."""
+        return None
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Around all products of one question: what is kept for them may be kept from the first to the last."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                if isinstance(part, CurvatureOperator):
+                    stack.enter_context(part.question())
+            yield
+
+    def pieces(self) -> list[tuple[float, Any]]:
+        """The matrix as a sum of factors times operators."""
+        return [(1.0, self)]
+
+    # -- what SciPy calls
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
         return self._product(checked(np.ravel(vector), self.shape[1], self.label))
@@ -34,12 +69,12 @@ class CurvatureOperator(LinearOperator):
         return self._transposed_product(checked(np.ravel(vector), self.shape[0], self.label))
 
     def _matmat(self, block: np.ndarray) -> np.ndarray:
-        columns = [self._matvec(block[:, j]) for j in range(block.shape[1])]
-        return np.stack(columns, axis=1) if columns else np.zeros((self.shape[0], 0), self.dtype)
+        return self._products(checked_block(block, self.label))
 
     def _rmatmat(self, block: np.ndarray) -> np.ndarray:
-        columns = [self._rmatvec(block[:, j]) for j in range(block.shape[1])]
-        return np.stack(columns, axis=1) if columns else np.zeros((self.shape[1], 0), self.dtype)
+        return self._transposed_products(checked_block(block, self.label))
+
+    # -- what is made of it
 
     def to_dense(self) -> np.ndarray:
         """The matrix (m, n) itself; min(m, n) products, m n numbers."""
@@ -54,10 +89,10 @@ class CurvatureOperator(LinearOperator):
 
     def submatrix(self, rows: Sequence[int], columns: Sequence[int]) -> CurvatureOperator:
         """The matrix at the given rows and columns; a product costs one of the whole."""
-        return Submatrix(self, rows, columns)
+        return expressions().Submatrix(self, rows, columns)
 
     def __add__(self, other: Any) -> Any:
-        return _wrapped(super().__add__(other), self, other)
+        return expressions().Sum.of(self, other) if isinstance(other, LinearOperator) else NotImplemented
 
     def __sub__(self, other: Any) -> Any:
         return self + (-1 * other)
@@ -66,7 +101,9 @@ class CurvatureOperator(LinearOperator):
         return self * -1
 
     def __mul__(self, other: Any) -> Any:
-        return _wrapped(super().__mul__(other), self) if np.isscalar(other) else super().__mul__(other)
+        if np.isscalar(other):
+            return expressions().Scaled(self, other)
+        return self @ other
 
     def __rmul__(self, other: Any) -> Any:
         return self * other if np.isscalar(other) else super().__rmul__(other)
@@ -75,12 +112,13 @@ class CurvatureOperator(LinearOperator):
         return self * (1 / other)
 
     def __matmul__(self, other: Any) -> Any:
-        result = super().__matmul__(other)
-        return _wrapped(result) if isinstance(result, LinearOperator) else result
+        if isinstance(other, LinearOperator):
+            return expressions().Product(self, other)
+        return super().__matmul__(other) if np.isscalar(other) else super().dot(other)
 
     @property
     def T(self) -> Any:
-        return _wrapped(self._transpose(), self)
+        return expressions().Transpose(self)
 
     @property
     def H(self) -> Any:
@@ -97,39 +135,27 @@ class SymmetricOperator(CurvatureOperator):
     def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
         return self._product(vector)
 
+    def _transposed_products(self, block: np.ndarray) -> np.ndarray:
+        return self._products(block)
+
+    def shift(self, amount: float) -> CurvatureOperator:
+        return expressions().Shift(self, amount)
+
     def _adjoint(self) -> LinearOperator:
         return self
 
     def _transpose(self) -> LinearOperator:
         return self
 
-
-class Expression(CurvatureOperator):
-    """A sum, scaling, product or transpose of operators, as SciPy computes it."""
-
-    label = "expression"
-
-    def __init__(self, inner: LinearOperator):
-        super().__init__(inner.dtype, inner.shape)
-        self.inner = inner
-
-    def _product(self, vector: np.ndarray) -> np.ndarray:
-        return np.asarray(self.inner.matvec(vector))
-
-    def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
-        return np.asarray(self.inner.rmatvec(vector))
-
-
-class SymmetricExpression(Expression, SymmetricOperator):
-    """A sum or scaling of symmetric operators."""
-
-    _transposed_product = SymmetricOperator._transposed_product
+    @property
+    def T(self) -> Any:
+        return self
 
 
 class Identity(SymmetricOperator):
     """The identity."""
 
-    label = "identity"
+    label, positive = "identity", True
 
     def __init__(self, dtype: Any, size: int):
         super().__init__(dtype, (size, size))
@@ -137,11 +163,17 @@ class Identity(SymmetricOperator):
     def _product(self, vector: np.ndarray) -> np.ndarray:
         return vector
 
+    def _products(self, block: np.ndarray) -> np.ndarray:
+        return block
+
+    def exact_diagonal(self) -> np.ndarray:
+        return np.ones(self.shape[0])
+
 
 class Outer(SymmetricOperator):
     """g g' of a vector g (P,)."""
 
-    label = "outer product"
+    label, positive = "outer product", True
 
     def __init__(self, vector: np.ndarray):
         super().__init__(vector.dtype, (vector.size, vector.size))
@@ -150,60 +182,41 @@ class Outer(SymmetricOperator):
     def _product(self, vector: np.ndarray) -> np.ndarray:
         return self.vector * (self.vector @ vector)
 
+    def _products(self, block: np.ndarray) -> np.ndarray:
+        return np.multiply.outer(self.vector, self.vector @ block)
 
-class Submatrix(CurvatureOperator):
-    """Rows and columns of another operator."""
-
-    label = "submatrix"
-
-    def __init__(self, whole: CurvatureOperator, rows: Sequence[int], columns: Sequence[int]):
-        self.whole = whole
-        self.rows, self.columns = _indices(rows, whole.shape[0], "rows"), _indices(columns, whole.shape[1], "columns")
-        super().__init__(whole.dtype, (self.rows.size, self.columns.size))
-
-    def _product(self, vector: np.ndarray) -> np.ndarray:
-        return self.whole.matvec(_scattered(vector, self.columns, self.whole.shape[1], self.dtype))[self.rows]
-
-    def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
-        return self.whole.rmatvec(_scattered(vector, self.rows, self.whole.shape[0], self.dtype))[self.columns]
+    def exact_diagonal(self) -> np.ndarray:
+        return self.vector.astype(np.float64) ** 2
 
 
-def _wrapped(result: Any, *parts: Any) -> Any:
-    symmetric = parts and all(isinstance(part, SymmetricOperator) for part in parts)
-    return (SymmetricExpression if symmetric else Expression)(result)
+def expressions() -> Any:
+    """The module of sums, scalings and products, which are made of the classes here."""
+    from hessmx.operators import expressions
 
-
-def _scattered(vector: np.ndarray, where: np.ndarray, size: int, dtype: Any) -> np.ndarray:
-    whole = np.zeros(size, dtype)
-    np.add.at(whole, where, vector)
-    return whole
-
-
-def _indices(chosen: Any, size: int, what: str) -> np.ndarray:
-    indices = np.atleast_1d(np.asarray(chosen))
-    if indices.dtype == bool and indices.shape == (size,):
-        indices = np.flatnonzero(indices)
-    if (
-        indices.ndim != 1
-        or indices.dtype.kind not in "iu"
-        or indices.size == 0
-        or indices.min() < 0
-        or indices.max() >= size
-    ):
-        raise InputError(f"{what} must be whole numbers from 0 to {size - 1} (or {size} booleans), not {chosen!r}")
-    return indices
+    return expressions
 
 
 def checked(vector: Any, size: int, label: str) -> np.ndarray:
     """`vector` as floating array (size,), or an error that says what is wrong with it."""
     array = np.asarray(vector)
+    if array.shape != (size,) and array.dtype.kind in "fiub":
+        raise InputError(f"a vector for the {label} must have shape ({size},), not {array.shape}")
+    return checked_block(array, label)
+
+
+def checked_block(block: Any, label: str) -> np.ndarray:
+    """Real and finite numbers; SciPy has looked at their shape."""
+    array = np.asarray(block)
     if array.dtype.kind not in "fiub":
         raise InputError(f"a vector for the {label} must be real numbers, not dtype {array.dtype}")
-    if array.shape != (size,):
-        raise InputError(f"a vector for the {label} must have shape ({size},), not {array.shape}")
     if not _finite(array):
         raise InputError(f"a vector for the {label} holds {int((~np.isfinite(array)).sum())} NaN or infinite value(s)")
     return array
+
+
+def _by_columns(product: Any, block: np.ndarray, rows: int, dtype: Any) -> np.ndarray:
+    columns = [product(block[:, j]) for j in range(block.shape[1])]
+    return np.stack(columns, axis=1) if columns else np.zeros((rows, 0), dtype)
 
 
 def _finite(array: np.ndarray) -> bool:

@@ -61,7 +61,7 @@ class Jacobian(CurvatureOperator):
 class NTK(SymmetricOperator):
     """J J' (M, M), the empirical neural tangent kernel (Jacot et al. 2018). One product: one J' r and one J v."""
 
-    label = "ntk"
+    label, positive = "ntk", True
 
     def __init__(self, jacobian: Jacobian):
         super().__init__(jacobian.dtype, (jacobian.shape[0], jacobian.shape[0]))

@@ -52,6 +52,10 @@ class GaussNewton(Curved):
 
     kind = label = "ggn"
 
+    @property
+    def positive(self) -> bool | None:
+        return self.objective.convex
+
 
 class Residual(Curved):
     """H - G: what the curvature of the net itself adds; mean_i sum_k (dl / dz_k) d2 z_k / dw2."""
@@ -64,7 +68,7 @@ class Fisher(Curved):
     """mean_i g_i g_i' with per-sample gradients g_i, labels as in the data: the gradients' second moment."""
 
     kind = label = "fisher"
-    penalised = False
+    penalised, positive = False, True
 
 
 class MonteCarloFisher(Curved):
@@ -75,7 +79,7 @@ class MonteCarloFisher(Curved):
     """
 
     kind, label = "fisher", "mc-fisher"
-    penalised = False
+    penalised, positive = False, True
 
     def __init__(
         self,

@@ -24,6 +24,21 @@ LOSSES = {
 }
 
 
+CONVEX = (  # in the outputs of the net, at every label
+    _gluon.SoftmaxCrossEntropyLoss, _gluon.L2Loss, _gluon.L1Loss, _gluon.HuberLoss, _gluon.LogisticLoss,
+    _gluon.SigmoidBinaryCrossEntropyLoss, _gluon.HingeLoss, _gluon.SquaredHingeLoss,
+)  # fmt: skip
+
+
+def is_convex(loss: Any) -> bool | None:
+    """True where the loss is known to be convex in the outputs of the net, so that its Gauss-Newton matrix is positive;
+    None where it is not known.
+    """
+    known = type(loss) in CONVEX and (loss._weight is None or loss._weight >= 0)
+    inner = ("_from_logits", "_from_sigmoid")  # of probabilities instead of scores: not looked into
+    return True if known and not any(getattr(loss, name, False) for name in inner) else None
+
+
 def by_name(name: str) -> Any:
     """The Gluon loss called `name` in the shell."""
     return LOSSES[choose("loss", name, LOSSES)]()

@@ -78,6 +78,7 @@ class Objective:
         self.net, self.batches = net, batches
         self.reduction, self.penalty = Reduction(reduction), Penalty(net, decay)
         self.samples = 0  # known after the first pass
+        self.convex: bool | None = None  # whether the loss is known to be convex in the outputs of the net
 
     def add_up(self, term: Callable[[Batch], tuple[Any, int]]) -> Any:
         """Sum of `term(batch)` (a new value and its number of samples) over one pass; None counts as zero.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import hessmx
 from hessmx.errors import EngineError, InputError, ParameterError
 from tests import oracles
 from tests.dense import Problem
@@ -162,3 +163,19 @@ def test_dtype_is_that_of_the_net():
 def test_bad_questions(ask, error, text):
     with pytest.raises(error, match=text):
         ask(Problem("tanh", "softmax-ce").curvature())
+
+
+@pytest.mark.parametrize("name", ["hessian", "ggn", "residual", "fisher", "ntk"])
+def test_what_is_called_positive_has_no_negative_eigenvalue(case, name):
+    _, curv, _, _ = case
+    matrix = curv.matrix(name)
+    assert matrix.positive is (True if name in ("ggn", "fisher", "ntk") else None)
+    if matrix.positive:
+        values = np.linalg.eigvalsh(matrix.to_dense())
+        assert values[0] > -1e-12 * values[-1]
+
+
+def test_an_unknown_loss_leaves_gauss_newton_unknown():
+    problem = Problem("tanh", "l2")
+    curv = hessmx.Curvature(problem.net, lambda z, y: ((z - y) ** 2 - (z - y) ** 4).sum(axis=1), (problem.x, problem.y))
+    assert curv.ggn.positive is None
