@@ -12,15 +12,32 @@ import ctypes
 import os
 import threading
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, Iterator
+from functools import cache, wraps
+from typing import Any, Callable, Iterator, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 import hessmx._mxnet  # noqa: F401  (the libgomp that counts is the one that MXNet has loaded)
 
 _SOFT = 1  # omp_pause_soft: the threads end, settings stay
+ours = threading.RLock()
+Wrapped = TypeVar("Wrapped", bound=Callable[..., Any])
 _LONG = 1 << 20  # entries from which work on a vector outlasts the spinning, and more threads of BLAS pay
+
+
+def alone(function: Wrapped) -> Wrapped:
+    """A function that only one thread is in at a time; the same thread may come in again.
+
+    One lock for the process, `ours`: tracing swaps the arrays of a net and replaces functions of MXNet, and a program
+    has one set of buffers. Passes over the data are guarded and not algorithms, so that threads take turns.
+    """
+
+    @wraps(function)
+    def guarded(*args: Any, **options: Any) -> Any:
+        with ours:
+            return function(*args, **options)
+
+    return guarded  # type: ignore[return-value]
 
 
 def end_own_team() -> None:
@@ -73,13 +90,15 @@ def _find_gomp() -> Any:
         return None
 
 
-def _forget_gomp() -> None:
-    """In a forked child the teams' threads are gone, and libgomp waits for them for ever; MXNet uses none there."""
+def _forget_threads() -> None:
+    """In a forked child all other threads are gone: one that may have held the lock, and those of a team, for which
+    libgomp would wait for ever (MXNet uses none there)."""
     global _gomp
     _gomp = None
+    ours._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 _lock, _holders = threading.Lock(), 0
 _limit: Any = None
 _gomp = _find_gomp()
-os.register_at_fork(after_in_child=_forget_gomp)
+os.register_at_fork(after_in_child=_forget_threads)

@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from hessmx._threads import alone
 from hessmx.engines import select
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Graphs
@@ -58,6 +59,7 @@ class Curvature(Questions):
     cannot be used, UnsupportedOps where the engine asked for lacks a rule.
     """
 
+    @alone
     def __init__(
         self,
         net: Any,

@@ -7,6 +7,7 @@ from typing import Any, Callable, Mapping, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx._threads import alone
 from hessmx.engines.plan import Plan, make_plan
 from hessmx.engines.products import PRODUCTS, Parts, tangent_name
 from hessmx.engines.program import Flat, Program
@@ -83,6 +84,7 @@ class Compiled:
             outputs = evaluate(net.graph, arrays, self.net.context)
         return outputs, [label.copy() for label in flatten(batch.labels)]
 
+    @alone
     def plan(self, batch: Batch) -> Plan:
         """Lowered graphs and shapes for this batch."""
         net, loss = self.pieces(batch)
@@ -102,6 +104,7 @@ class Compiled:
 
     # -- running
 
+    @alone
     def program(
         self, kind: str, batch: Batch, moving: Sequence[str], wrt: Sequence[str]
     ) -> tuple[Program | None, Plan]:

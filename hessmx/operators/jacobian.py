@@ -7,6 +7,7 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx._threads import alone
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.plan import Plan
 from hessmx.engines.program import Program
@@ -22,6 +23,7 @@ class Jacobian(CurvatureOperator):
 
     label = "jacobian"
 
+    @alone
     def __init__(self, compiled: Compiled, batches: Batches, which: Sequence[str] | None = None):
         self.compiled, self.batches = compiled, batches
         net = compiled.net
@@ -29,6 +31,7 @@ class Jacobian(CurvatureOperator):
         rows = sum(_size(compiled.plan(batch)) for batch in batches)
         super().__init__(net.dtype, (rows, sum(net.sizes[name] for name in self.which)))
 
+    @alone
     def _product(self, vector: np.ndarray) -> np.ndarray:
         parts = []
         for batch in self.batches:
@@ -41,6 +44,7 @@ class Jacobian(CurvatureOperator):
             parts.append(_rows(outputs, plan))
         return np.concatenate(parts).astype(self.dtype, copy=False)
 
+    @alone
     def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
         total = np.zeros(self.shape[1])
         for piece, program, plan, batch in self._pieces(vector):

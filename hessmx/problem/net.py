@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence, Union
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx._threads import alone, ours
 from hessmx.errors import InputError, ParameterError
 
 Selection = Union[None, str, Callable[[Any], bool], Sequence[Any]]
@@ -51,11 +52,13 @@ class Net:
 
     def array(self, name: str) -> Any:
         """The parameter's array (memory of the user: read only), off any tape; a dense copy of a row_sparse one."""
-        parameter = self.all[name]
-        if is_sparse(parameter):  # Parameter.data() gives its rows to a Trainer only
-            return parameter._data[0].tostype("default")
-        return parameter.data(self.context).detach()
+        with ours:
+            parameter = self.all[name]
+            if is_sparse(parameter):  # Parameter.data() gives its rows to a Trainer only
+                return parameter._data[0].tostype("default")
+            return parameter.data(self.context).detach()
 
+    @alone
     def handles(self) -> list[Any]:
         """What tells whether a parameter has been given another array since."""
         return [p._data[0] for p in self.all.values()]
@@ -81,9 +84,16 @@ class Net:
 
     @contextmanager
     def lent(self, values: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """Within, the net computes with copies of its parameters (or with `values`); yields name -> array."""
+        """Within, the net computes with copies of its parameters (or with `values`); yields name -> array.
+
+        To one thread at a time: all threads see the same Parameters.
+        """
+        with ours:
+            yield from self._lent(values or {})
+
+    def _lent(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         saved = {name: (p._data, p._grad) for name, p in self.all.items()}
-        lent = {name: (values or {}).get(name) for name in self.all}
+        lent = {name: values.get(name) for name in self.all}
         active = _deactivate(self.block)
         try:
             for name, p in self.all.items():

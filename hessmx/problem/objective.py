@@ -11,6 +11,7 @@ from typing import Any, Callable, Sequence, Union
 
 import numpy as np
 
+from hessmx._threads import alone
 from hessmx.errors import DataError, InputError, choose
 from hessmx.problem.data import Batch, Batches
 from hessmx.problem.net import Net
@@ -80,6 +81,7 @@ class Objective:
         self.samples = 0  # known after the first pass
         self.convex: bool | None = None  # whether the loss is known to be convex in the outputs of the net
 
+    @alone
     def add_up(self, term: Callable[[Batch], tuple[Any, int]]) -> Any:
         """Sum of `term(batch)` (a new value and its number of samples) over one pass; None counts as zero.
 
