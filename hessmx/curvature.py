@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Graphs
 from hessmx.errors import EngineError, InputError, choose
 from hessmx.operators import (
+    KFAC,
     NTK,
     BlockDiagonal,
     CurvatureOperator,
@@ -26,6 +27,7 @@ from hessmx.operators import (
     Residual,
 )
 from hessmx.operators.base import checked
+from hessmx.operators.factors import MATRICES, Walk, build
 from hessmx.operators.likelihood import Relabel
 from hessmx.problem.data import Batches
 from hessmx.problem.groups import Grouping, grouped
@@ -216,8 +218,7 @@ class Curvature(Questions):
         """
         if choose("kind", kind, ("empirical", "mc")) == "empirical":
             return Fisher(self._selected.engine, self._objective)
-        if not isinstance(draws, (int, np.integer)) or draws < 1:
-            raise InputError(f"draws must be a whole number of at least 1, not {draws!r}")
+        draws = _checked_draws(draws)
         relabel = Relabel(self._compiled("the Monte-Carlo Fisher"), self._loss, self.seed)
         return MonteCarloFisher(self._selected.engine, self._objective, relabel, draws)
 
@@ -236,6 +237,30 @@ class Curvature(Questions):
         """J J' (M, M), the empirical neural tangent kernel."""
         return NTK(self.jacobian)
 
+    @alone
+    def kfac(
+        self, matrix: str = "ggn", sharing: str = "expand", corrected: bool = False, biases: str = "joint",
+        draws: int = 1,
+    ) -> KFAC:  # fmt: skip
+        """K-FAC (P, P) of Dense and Convolution layers, as it is now; other parameters get exact blocks of their own.
+
+        matrix     "ggn" (penalty included), "mc" (labels drawn, `draws` per sample) or "empirical"
+        sharing    "expand" or "reduce": weights used at many positions (Eschenhagen et al. 2023, section 3)
+        corrected  EK-FAC: the true diagonal in the factors' eigenbasis (George et al. 2018)
+        biases     "joint" with their weight, or "separate" blocks
+
+        Cost: a gradient per output ("ggn") or draw, twice that if corrected; a product per entry of other parameters.
+        """
+        choose("matrix", matrix, MATRICES)
+        compiled = self._compiled("K-FAC")
+        walk = Walk(compiled, self._objective, self._loss, matrix, _checked_draws(draws), self.seed)
+
+        def dense(names: Sequence[str]) -> np.ndarray:
+            whole = self.fisher("mc", draws) if matrix == "mc" else self._curved(MATRICES[matrix])
+            return whole.block(tuple(names)).to_dense()
+
+        return build(walk, sharing, corrected, biases, dense)
+
     def block(self, params: Selection, matrix: str = "hessian") -> Curved:
         """Diagonal block of a matrix: the parameters given by regex, predicate or list."""
         return self._curved(matrix).block(tuple(select_parameters(self._net.parameters, params)))
@@ -249,13 +274,14 @@ class Curvature(Questions):
         return BlockDiagonal(self._curved(matrix), grouped(self._net.names, by))
 
     def matrix(self, name: str) -> CurvatureOperator:
-        """One of the matrices by name: hessian, ggn, residual, fisher, mc-fisher, ntk."""
+        """One of the matrices by name: hessian, ggn, residual, fisher, mc-fisher, kfac, ekfac, ntk."""
         return _MATRICES[choose("matrix", name, _MATRICES)](self)
 
     def _curved(self, matrix: str) -> Curved:
         operator = self.matrix(matrix)
         if not isinstance(operator, Curved):
-            raise InputError(f"{matrix!r} has no blocks of parameters; it is a matrix over the outputs")
+            told = "it is a matrix over the outputs" if matrix == "ntk" else "it consists of one per layer: .blocks"
+            raise InputError(f"{matrix!r} has no blocks of parameters; {told}")
         return operator
 
     def _compiled(self, what: str) -> Compiled:
@@ -288,8 +314,16 @@ _MATRICES: dict[str, Callable[[Curvature], CurvatureOperator]] = {
     "residual": lambda curv: curv.residual,
     "fisher": lambda curv: curv.fisher(),
     "mc-fisher": lambda curv: curv.fisher("mc"),
+    "kfac": lambda curv: curv.kfac(),
+    "ekfac": lambda curv: curv.kfac(corrected=True),
     "ntk": lambda curv: curv.ntk,
 }
+
+
+def _checked_draws(draws: Any) -> int:
+    if not isinstance(draws, (int, np.integer)) or draws < 1:
+        raise InputError(f"draws must be a whole number of at least 1, not {draws!r}")
+    return int(draws)
 
 
 def _checked_seed(seed: Any) -> int:

@@ -28,6 +28,7 @@ from hessmx.algorithms.slq import spectrum
 from hessmx.algorithms.solve import solve
 from hessmx.algorithms.state import RunState
 from hessmx.algorithms.trace import trace
+from hessmx.errors import choose
 from hessmx.operators import CurvatureOperator, Curved
 from hessmx.problem.groups import Grouping
 from hessmx.progress import reporter
@@ -85,8 +86,15 @@ class Questions:
     def solve(
         self, b: Any = None, damping: float = 0.0, method: str = "cg", matrix: str = "hessian", **options: Any
     ) -> Solution:
-        """x with (A + damping I) x = b, by "cg" or "minres"; b is the gradient by default: a Newton step is -x."""
+        """x with (A + damping I) x = b, by "cg" or "minres"; b is the gradient by default: a Newton step is -x.
+
+        preconditioner="kfac" or "ekfac" (or an operator near the inverse) saves products: docs/uses/kfac.md.
+        """
         b = self.gradient() if b is None else b
+        if isinstance(options.get("preconditioner"), str):
+            name = choose("preconditioner", options["preconditioner"], ("kfac", "ekfac"))
+            operator: Any = self.matrix(name)
+            options["preconditioner"] = operator.inverse(damping)
         result = self._run(
             solve, self.matrix(matrix), f"solve with {matrix}", b=b, damping=damping, method=method, **options
         )

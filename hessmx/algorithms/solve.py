@@ -17,11 +17,12 @@ ROUNDS = 4  # MINRES stops by its own estimate: it goes on, tighter, until the t
 
 
 def solve(operator: Any, b: np.ndarray, damping: float = 0.0, method: str = "cg", *, rtol: float = 1e-6,
-          max_products: int | None = None, progress: Progress | None = None) -> Solution:
+          max_products: int | None = None, progress: Progress | None = None, preconditioner: Any = None) -> Solution:
     """x with ||b - (A + damping I) x|| <= rtol ||b||; at most `max_products` products.
 
     "cg" (Hestenes & Stiefel 1952) needs A + damping I positive definite; "minres" (Paige & Saunders 1975) takes any
     symmetric one. One product of each round gives the true residual. Default: 10 P + 10 products, at most 10,000.
+    preconditioner: a positive definite operator near (A + damping I)^-1, such as `curv.kfac().inverse(damping)`.
     """
     choose("method", method, SOLVERS)
     products = Products(operator, progress)
@@ -36,7 +37,8 @@ def solve(operator: Any, b: np.ndarray, damping: float = 0.0, method: str = "cg"
         left = products.total - products.count
         if (left < 4 and products.count) or np.linalg.norm(residual) <= rtol * np.linalg.norm(b):
             break
-        better = x + _correction(SOLVERS[method], damped, residual, tight * np.linalg.norm(b), max(left - 3, 1))
+        steps, target = max(left - 3, 1), tight * np.linalg.norm(b)
+        better = x + _correction(SOLVERS[method], damped, residual, target, steps, preconditioner)
         rest = b - damped.matvec(better)
         if np.linalg.norm(rest) >= np.linalg.norm(residual):  # CG on an indefinite matrix: keep what was better
             break
@@ -46,10 +48,12 @@ def solve(operator: Any, b: np.ndarray, damping: float = 0.0, method: str = "cg"
                     _advice(method, relative, rtol))
 
 
-def _correction(solver: Any, damped: LinearOperator, residual: np.ndarray, target: Any, steps: int) -> np.ndarray:
+def _correction(solver: Any, damped: LinearOperator, residual: np.ndarray, target: Any, steps: int,
+                preconditioner: Any) -> np.ndarray:
     """Solve for the residual, to the absolute accuracy `target`."""
     name = "rtol" if "rtol" in inspect.signature(solver).parameters else "tol"  # SciPy before 1.12
-    return solver(damped, residual, maxiter=steps, **{name: min(0.5, target / float(np.linalg.norm(residual)))})[0]
+    options = {name: min(0.5, target / float(np.linalg.norm(residual)))}
+    return solver(damped, residual, maxiter=steps, M=preconditioner, **options)[0]
 
 
 def _right_side(b: Any, dim: int) -> np.ndarray:

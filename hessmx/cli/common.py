@@ -16,7 +16,7 @@ from hessmx.figures import save as save_figure
 from hessmx.problem import losses
 from hessmx.results import Result
 
-MATRICES = ("hessian", "ggn", "residual", "fisher", "mc-fisher")
+MATRICES = ("hessian", "ggn", "residual", "fisher", "mc-fisher", "kfac", "ekfac")
 
 NET = (
     click.option("--net", required=True, metavar="FILE|MODULE:FUNCTION",

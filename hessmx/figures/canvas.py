@@ -18,6 +18,8 @@ MATRIX_NAMES = {
     "residual": "Hessian minus Gauss-Newton matrix",
     "fisher": "empirical Fisher matrix",
     "mc-fisher": "Monte-Carlo Fisher matrix",
+    "kfac": "K-FAC matrix",
+    "ekfac": "EK-FAC matrix",
     "ntk": "neural tangent kernel",
     "unknown": "matrix",
 }

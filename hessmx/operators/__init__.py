@@ -5,6 +5,7 @@ from __future__ import annotations
 from hessmx.operators.base import CurvatureOperator, Identity, Outer, SymmetricOperator
 from hessmx.operators.expressions import Product, Scaled, Shift, Submatrix, Sum, Transpose
 from hessmx.operators.jacobian import NTK, Jacobian
+from hessmx.operators.kfac import KFAC
 from hessmx.operators.matrices import (
     BlockDiagonal,
     Curved,
@@ -16,6 +17,7 @@ from hessmx.operators.matrices import (
 )
 
 __all__ = [
+    "KFAC",
     "NTK",
     "BlockDiagonal",
     "CurvatureOperator",
