@@ -14,20 +14,19 @@ in the shape the net takes; results are NumPy arrays in the net's dtype.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence, Union
+from typing import Any
 
 import numpy as np
 
-from hessmx._mxnet import mx
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.plan import Plan
 from hessmx.engines.program import Program
-from hessmx.errors import DataError, InputError, UnsupportedOps
+from hessmx.errors import DataError, UnsupportedOps
 from hessmx.graph.trace import names
 from hessmx.problem.data import Batch, Batches
 from hessmx.problem.net import Net
+from hessmx.problem.outputs import Output, broadcast, cotangent
 
-Output = Union[None, int, Sequence[int], np.ndarray, Callable[[Any], Any]]
 _X = names("data", 1)[0]
 
 
@@ -52,7 +51,7 @@ def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
 def vjp(net: Any, x: Any, r: Any) -> np.ndarray:
     """J' r (N, *input shape) for r (N, *output shape) or (*output shape,). One forward and backward pass."""
     question = _Question(net, x, None)
-    return question.backward("vjp", question.broadcast(r, question.plan.output_shapes[0], "r"), None, _X)
+    return question.backward("vjp", broadcast(question.net, r, question.plan.output_shapes[0], "r"), None, _X)
 
 
 def hvp(net: Any, x: Any, v: Any, output: Output = None) -> np.ndarray:
@@ -94,7 +93,7 @@ class _Question:
                 f"expected a net with one output (N, ...) for {self.samples} samples, but it has outputs of shapes "
                 f"{list(shapes)}; wrap it in a Block that returns one of them"
             )
-        self.weights = None if function else self._cotangent(output)
+        self.weights = None if function else cotangent(self.net, shapes[0], output)
 
     @property
     def outputs(self) -> int:
@@ -134,16 +133,6 @@ class _Question:
         program.backward(None if cotangent is None else [cotangent])
         return self.compiled.flat("gradient", wrt, plan).read().reshape(size)
 
-    def broadcast(self, value: Any, shape: tuple, name: str) -> Any:
-        """An NDArray of `shape` from a value of that shape or of one sample's."""
-        host = np.asarray(value.asnumpy() if isinstance(value, mx.nd.NDArray) else value)
-        if host.shape not in (shape, shape[1:]) or host.dtype.kind not in "fiub":
-            expected = f"{shape} or, the same for all samples, {shape[1:]}"
-            raise InputError(f"{name} must be real numbers of shape {expected}, not {host.shape}")
-        if not np.isfinite(host).all():
-            raise InputError(f"{name} holds NaN or infinite values")
-        return mx.nd.array(np.broadcast_to(host, shape), ctx=self.net.context, dtype=self.net.dtype)
-
     def _program(self, kind: str, moving: tuple[str, ...], wrt: tuple[str, ...]) -> tuple[Program | None, Plan]:
         return self.compiled.program(kind, self.batch, moving, wrt)
 
@@ -151,23 +140,8 @@ class _Question:
         return program.forward(self.compiled.feeds(self.batch, self.plan))
 
     def _load(self, v: Any) -> None:
-        values = self.broadcast(v, tuple(self.x.shape), "v").asnumpy().ravel()
+        values = broadcast(self.net, v, tuple(self.x.shape), "v").asnumpy().ravel()
         self.compiled.flat("tangent", (_X,), self.plan).load(values)
-
-    def _cotangent(self, output: Any) -> Any:
-        shape = self.plan.output_shapes[0]
-        if output is None:
-            return mx.nd.ones(shape, ctx=self.net.context, dtype=self.net.dtype)
-        index = (int(output),) if isinstance(output, (int, np.integer)) else output
-        if isinstance(index, tuple) and all(isinstance(i, (int, np.integer)) for i in index):
-            if len(index) != len(shape) - 1 or any(not -n <= i < n for i, n in zip(index, shape[1:])):
-                raise InputError(
-                    f"output={output!r} is not an entry of one sample's output, which has shape {shape[1:]}"
-                )
-            weights = np.zeros(shape[1:])
-            weights[index] = 1
-            return self.broadcast(weights, shape, "output")
-        return self.broadcast(output, shape, "output")
 
     def _check_rules(self) -> None:
         missing = self.plan.missing_rules([_X])

@@ -49,6 +49,11 @@ class Compiled:
         self._handles: list[Any] = []
         self._checked: dict[int, Batch] = {}
 
+    def forget(self) -> None:
+        """Let go of batches that will not come again; graphs and programs stay."""
+        for kept in (self._taped, self._drawn, self._cast, self._checked):
+            kept.clear()
+
     # -- tracing and planning
 
     def share_pieces(self, other: Compiled) -> None:

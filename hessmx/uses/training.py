@@ -11,6 +11,7 @@ from hessmx._mxnet import mx
 from hessmx.curvature import Curvature
 from hessmx.errors import InputError
 from hessmx.results import Provenance, Result
+from hessmx.uses.penalty import penalty as penalty  # hessmx.training.penalty
 
 _events: Any = mx.gluon.contrib.estimator.event_handler
 
