@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from hessmx.cli.compress import prune, quantise
 from hessmx.cli.curvature import eigen, layers, spectrum, trace
 from hessmx.cli.demo import demo
 from hessmx.cli.inputs import inputs
@@ -25,7 +26,7 @@ def hessmx() -> None:
     """Curvature of the loss of a trained MXNet Gluon net: numbers with error bars, and figures."""
 
 
-for command in (eigen, trace, spectrum, layers, landscape, inputs, check, ops, demo):
+for command in (eigen, trace, spectrum, layers, landscape, inputs, quantise, prune, check, ops, demo):
     hessmx.add_command(command)
 
 

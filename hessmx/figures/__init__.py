@@ -4,6 +4,7 @@ Every function takes the Axes to draw on, or makes a Figure of its own: `save(fi
 """
 
 from hessmx.figures.canvas import save
+from hessmx.figures.compression import bit_costs, pruning
 from hessmx.figures.eigen import eigenvalues
 from hessmx.figures.inputs import input_gradients, saliency
 from hessmx.figures.landscape import line, plane
@@ -14,6 +15,7 @@ from hessmx.figures.trace import estimate
 from hessmx.figures.training import history
 
 __all__ = [
+    "bit_costs",
     "density",
     "eigenvalues",
     "estimate",
@@ -24,6 +26,7 @@ __all__ = [
     "log_density",
     "matrix",
     "plane",
+    "pruning",
     "saliency",
     "save",
     "spectrum",

@@ -22,6 +22,8 @@ from hessmx.results import (
     Spectrum,
 )
 from hessmx.uses.landscape import LandscapeLine, LandscapePlane
+from hessmx.uses.pruning import PruningCurve
+from hessmx.uses.quantisation import BitCosts, BitPlan
 
 RNG = np.random.default_rng(0)
 WHERE = Provenance("reverse-over-forward", "hessian", "predict", "mean", "float32", 0, 1347, 9738)
@@ -55,7 +57,23 @@ BOWL = 1 + 50 * (S[None] ** 2 + S[:, None] ** 2)
 ROWS = tuple(LayerCurvature(f"dense{i}", 100, 0.5 - 0.3 * i, 4.0 - 2.5 * i, 0.1, 0.5) for i in range(3))
 HOLES = np.where(np.arange(81).reshape(9, 9) % 5 == 0, np.nan, BOWL)
 
+GRID = np.array([[1e-5, -2e-3, 0.3], [0.0, 1e-3, 0.7]])
+COSTS = BitCosts(("conv0_weight", "dense0_weight"), np.array([72, 640]), np.array([2, 4, 8]), GRID, GRID, GRID,
+                 1.1 * GRID, GRID, np.ones(2), np.ones(2), 0.05, "tensor", 12, WHERE)
+PLAN = BitPlan(COSTS.weights, np.array([4, 8]), COSTS.sizes, 7.6, 8.0, "predicted", 0.1, 0.1, 0.1, WHERE)
+SHARES = np.array([0.2, 0.5, 0.9])
+
+
+def pruned(metric):
+    return PruningCurve(SHARES, 100 * SHARES, SHARES**2, SHARES**3, SHARES**4, metric * SHARES, 0.05, metric, "obd",
+                        "weights", 3, WHERE)
+
+
 DRAWINGS = {
+    "bit costs": lambda: figures.bit_costs(COSTS),
+    "bit costs with a plan": lambda: figures.bit_costs(COSTS, PLAN),
+    "pruning": lambda: figures.pruning([pruned(0.9), pruned(0.8)]),
+    "pruning without a metric": lambda: figures.pruning(pruned(np.nan)),
     "eigenvalues": lambda: figures.eigenvalues(pairs([3, 1, -2])),
     "one eigenvalue": lambda: figures.eigenvalues(pairs([3])),
     "eigenvalues all zero": lambda: figures.eigenvalues(pairs([0, 0])),
@@ -94,6 +112,15 @@ def test_every_figure_is_drawn_without_a_warning(tmp_path, name):
         warnings.simplefilter("error")
         path = figures.save(DRAWINGS[name](), tmp_path / "sub" / "figure.png", dpi=40)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bit_costs_shows_prediction_against_measurement():
+    left, right = figures.bit_costs(COSTS, PLAN)
+    shown = {line.get_label(): line for line in left.get_lines()}
+    for j, bits in enumerate(COSTS.bits):
+        points = np.stack([1.1 * GRID[:, j], GRID[:, j]], axis=1)
+        np.testing.assert_array_equal(shown[f"{bits} bits"].get_xydata(), points)
+    assert [p.get_xy() for p in right.patches] == [(0.5, -0.5), (1.5, 0.5)]
 
 
 def test_eigenvalues_shows_values_and_residuals():
