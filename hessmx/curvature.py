@@ -29,6 +29,7 @@ from hessmx.operators import (
 from hessmx.operators.base import checked
 from hessmx.operators.factors import MATRICES, Walk, build
 from hessmx.operators.likelihood import Relabel
+from hessmx.operators.preconditioned import Preconditioned
 from hessmx.problem.data import Batches
 from hessmx.problem.groups import Grouping, grouped
 from hessmx.problem.losses import is_convex
@@ -36,6 +37,7 @@ from hessmx.problem.net import Net, Selection
 from hessmx.problem.net import select as select_parameters
 from hessmx.problem.objective import Objective, WeightDecay
 from hessmx.problem.scales import LossScale, loss_scale
+from hessmx.problem.trainer import Preconditioner, read_trainer
 from hessmx.questions import Questions
 from hessmx.results import Provenance
 
@@ -260,6 +262,16 @@ class Curvature(Questions):
             return whole.block(tuple(names)).to_dense()
 
         return build(walk, sharing, corrected, biases, dense)
+
+    def preconditioned(self, trainer: Any, matrix: str = "hessian") -> tuple[Preconditioner, Preconditioned]:
+        """A gluon.Trainer's preconditioner P as it is now, and the objective as it sees it: P^-1/2 (A + decay) P^-1/2.
+
+        The Trainer's own weight decay takes the place of this objective's.
+        """
+        known, inner = read_trainer(trainer, self._net), self._curved(matrix)
+        own = self._objective.reduction.of_penalty(self._objective.penalty.diagonal, self.num_samples)
+        decay = known.decay - own if inner.penalised else known.decay
+        return known, Preconditioned(inner, known.inverse, decay, known.decoupled)
 
     def block(self, params: Selection, matrix: str = "hessian") -> Curved:
         """Diagonal block of a matrix: the parameters given by regex, predicate or list."""

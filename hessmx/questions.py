@@ -19,10 +19,12 @@ from hessmx.algorithms.sharpness import (
     Outliers,
     SaddleReport,
     Sharpness,
+    TrainerSharpness,
     ball_sharpness,
     count_outliers,
     saddle_report,
     sharpness_of,
+    trainer_sharpness,
 )
 from hessmx.algorithms.slq import spectrum
 from hessmx.algorithms.solve import solve
@@ -31,6 +33,7 @@ from hessmx.algorithms.trace import trace
 from hessmx.errors import choose
 from hessmx.operators import CurvatureOperator, Curved
 from hessmx.problem.groups import Grouping
+from hessmx.problem.trainer import Preconditioner
 from hessmx.progress import reporter
 from hessmx.results import (
     Eigenpairs,
@@ -100,8 +103,20 @@ class Questions:
         )
         return self._stamped(result, matrix, options)
 
-    def sharpness(self, matrix: str = "hessian", **options: Any) -> Sharpness:
-        """Largest eigenvalue and the learning rate 2 / lambda_max where plain gradient descent stops being stable."""
+    def sharpness(
+        self, matrix: str = "hessian", trainer: Any = None, **options: Any
+    ) -> Sharpness | TrainerSharpness:
+        """Largest eigenvalue and the learning rate 2 / lambda_max where plain gradient descent stops being stable.
+
+        With a gluon.Trainer: the largest eigenvalue of P^-1 H, P its preconditioner as its states have it, its own
+        threshold and rate: SGD, momentum, NAG, RMSProp, Adam, AdaGrad (Cohen et al. 2021, 2022). The Trainer's weight
+        decay counts, in place of this objective's. What it is given as gradient must be that of this objective.
+        """
+        if trainer is not None:
+            known, operator = self.preconditioned(trainer, matrix)
+            pairs = self._run(eigenpairs, operator, f"sharpness of {matrix}", k=1, **options)
+            told = trainer_sharpness(pairs, known.factor, known.learning_rate, known.name, known.notes)
+            return self._stamped(told, matrix, options)
         return self._stamped(sharpness_of(self.eigenpairs(1, "LA", matrix=matrix, **options)), matrix, options)
 
     def ball_sharpness(self, radius: float = 0.05, k: int = 3, ascent: int = 5, **options: Any) -> BallSharpness:
@@ -218,6 +233,9 @@ class Questions:
         raise NotImplementedError
 
     def matrix(self, name: str) -> CurvatureOperator:
+        raise NotImplementedError
+
+    def preconditioned(self, trainer: Any, matrix: str = "hessian") -> tuple[Preconditioner, CurvatureOperator]:
         raise NotImplementedError
 
     def provenance(self, matrix: str = "objective") -> Provenance:

@@ -30,6 +30,23 @@ class Sharpness(Result):
 
 
 @dataclass(frozen=True, eq=False)
+class TrainerSharpness(Result):
+    """Largest eigenvalue of P^-1 H and what the Trainer's optimiser, with its preconditioner P, makes of it."""
+
+    top_eigenvalue: float
+    residual: float  # true ||A v - lambda v|| of the symmetric form: some eigenvalue lies this close
+    converged: bool
+    threshold: float  # above it a step with this rate overshoots by more than it corrects
+    ratio: float  # top_eigenvalue / threshold: 1 is the edge of stability
+    learning_rate: float
+    stable_learning_rate: float  # at which the threshold is the top eigenvalue, with P held still
+    optimizer: str
+    products: int
+    notes: tuple[str, ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+@dataclass(frozen=True, eq=False)
 class BallSharpness(Result):
     """Largest loss found at distance `radius`, over the loss at the centre."""
 
@@ -84,6 +101,16 @@ def sharpness_of(pairs: Eigenpairs) -> Sharpness:
     value = float(pairs.values[top])
     return Sharpness(value, float(pairs.residuals[top]), bool(pairs.converged[top]), 2 / value if value > 0 else np.inf,
                      pairs.products, pairs.notes)
+
+
+def trainer_sharpness(pairs: Eigenpairs, factor: float, learning_rate: float, optimizer: str,
+                      notes: tuple[str, ...] = ()) -> TrainerSharpness:
+    """From the top eigenpair of P^-1 H and the optimiser's threshold, factor / learning_rate (Cohen et al. 2022)."""
+    top = sharpness_of(pairs)
+    threshold = factor / learning_rate if learning_rate > 0 else np.inf
+    stable = factor / top.top_eigenvalue if top.top_eigenvalue > 0 else np.inf
+    return TrainerSharpness(top.top_eigenvalue, top.residual, top.converged, threshold, top.top_eigenvalue / threshold,
+                            learning_rate, stable, optimizer, top.products, (*top.notes, *notes))
 
 
 def ball_sharpness(loss_along: LossAlong, directions: np.ndarray, radius: float = 0.05, *,

@@ -1,6 +1,6 @@
 """Nets, data and penalties that tests compare with PyTorch; all is drawn by NumPy, so that both sides have the same.
 
-A layer is a name and its sizes; `scripts/training/side_torch.py` builds the same nets, and writes penalties.json.
+A layer is a name and its sizes; `scripts/uses/penalties_torch.py` builds the same nets, and writes penalties.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The penalties of tests/uses/penalty_cases.py by PyTorch's create_graph, in float64.
 
-    python scripts/training/side_torch.py            in an environment with torch and NumPy; MXNet is not needed
+    python scripts/uses/penalties_torch.py            in an environment with torch and NumPy; MXNet is not needed
 
 Writes tests/uses/penalties.json: case -> value, and the gradient by all parameters as one list.
 """
@@ -102,7 +102,7 @@ def penalty(name, net):
 
 
 def main():
-    table = {"made with": f"torch {torch.__version__}, float64, scripts/training/side_torch.py", "cases": {}}
+    table = {"made with": f"torch {torch.__version__}, float64, scripts/uses/penalties_torch.py", "cases": {}}
     for name in cases.CASES:
         net = build(name)
         value = penalty(name, net)
