@@ -12,7 +12,7 @@ from hessmx.figures.layers import layers
 from hessmx.figures.matrix import matrix
 from hessmx.figures.spectra import density, log_density, spectrum
 from hessmx.figures.trace import estimate
-from hessmx.figures.training import history
+from hessmx.figures.training import history, ridge, stability
 
 __all__ = [
     "bit_costs",
@@ -27,7 +27,9 @@ __all__ = [
     "matrix",
     "plane",
     "pruning",
+    "ridge",
     "saliency",
     "save",
     "spectrum",
+    "stability",
 ]
