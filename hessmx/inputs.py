@@ -20,7 +20,6 @@ import numpy as np
 
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.plan import Plan
-from hessmx.engines.program import Program
 from hessmx.errors import DataError, UnsupportedOps
 from hessmx.graph.trace import names
 from hessmx.problem.data import Batch, Batches
@@ -51,7 +50,7 @@ def jvp(net: Any, x: Any, v: Any) -> np.ndarray:
 def vjp(net: Any, x: Any, r: Any) -> np.ndarray:
     """J' r (N, *input shape) for r (N, *output shape) or (*output shape,). One forward and backward pass."""
     question = _Question(net, x, None)
-    return question.backward("vjp", broadcast(question.net, r, question.plan.output_shapes[0], "r"), None, _X)
+    return question.pulled(broadcast(question.net, r, question.plan.output_shapes[0], "r"))
 
 
 def hvp(net: Any, x: Any, v: Any, output: Output = None) -> np.ndarray:
@@ -94,54 +93,56 @@ class _Question:
                 f"{list(shapes)}; wrap it in a Block that returns one of them"
             )
         self.weights = None if function else cotangent(self.net, shapes[0], output)
+        self._seeds = [self.weights]  # one object: the linearisation is known by it
 
     @property
     def outputs(self) -> int:
         return int(np.prod(self.plan.output_shapes[0][1:]))
 
     def gradient(self) -> np.ndarray:
-        return self.backward("vjp" if self.function is None else "gradient", self.weights, None, _X)
+        if self.function is None:
+            return self.pulled(self.weights)
+        program, plan = self.compiled.program("loss", self.batch, (_X,))
+        program.forward(self.compiled.feeds(self.batch, plan))
+        program.backward()
+        return self.compiled.flat("gradient", (_X,), plan).read().reshape(self.x.shape)
 
     def hvp(self, v: Any) -> np.ndarray:
         self._check_rules()
-        return self.backward("jvp" if self.function is None else "hessian", self.weights, v, _X)
+        return self._product(v, _X)
 
     def jvp(self, v: Any) -> np.ndarray:
         self._check_rules()
-        program, _ = self._program("jvp", (_X,), ())
-        if program is None:
+        state, _ = self.compiled.linearised("jvp", self.batch, (_X,), ())
+        if state is None:
             return np.zeros(self.plan.output_shapes[0], self.net.dtype)
-        self._load(v)
-        return self._forward(program)[0].asnumpy()
+        return state.tangents(self._direction(v))[0].asnumpy()
 
     def mixed(self, v: Any) -> dict[str, np.ndarray]:
         self._check_rules()
         which = self.net.names
-        flat = self.backward("jvp" if self.function is None else "hessian", self.weights, v, *which)
+        flat = self._product(v, *which)
         return {name: flat[self.net.slices[name]].reshape(self.net.shapes[name]) for name in which}
 
-    def backward(self, kind: str, cotangent: Any, v: Any, *wrt: str) -> np.ndarray:
-        """Gradient with respect to `wrt` of <cotangent, heads>; along v in the input unless v is None."""
-        moving = () if v is None else (_X,)
-        program, plan = self._program(kind, moving, wrt)
+    def pulled(self, cotangent: Any) -> np.ndarray:
+        """J' r (N, *input shape) of an array of cotangents."""
+        state, _ = self.compiled.linearised("vjp", self.batch, (), (_X,))
+        if state is None:
+            return np.zeros(self.x.shape, self.net.dtype)
+        return state.product(None, [cotangent]).reshape(self.x.shape)
+
+    def _product(self, v: Any, *wrt: str) -> np.ndarray:
+        """Gradient by `wrt` of the derivative along v in the input of what is asked about."""
+        kind, seeds = ("hessian", None) if self.function else ("outputs-hessian", self._seeds)
+        state, _ = self.compiled.linearised(kind, self.batch, (_X,), wrt, seeds)
         size = self.x.shape if wrt == (_X,) else (self.net.size,)
-        if program is None:
+        if state is None:
             return np.zeros(size, self.net.dtype)
-        if moving:
-            self._load(v)
-        self._forward(program)
-        program.backward(None if cotangent is None else [cotangent])
-        return self.compiled.flat("gradient", wrt, plan).read().reshape(size)
+        return state.product(self._direction(v)).reshape(size)
 
-    def _program(self, kind: str, moving: tuple[str, ...], wrt: tuple[str, ...]) -> tuple[Program | None, Plan]:
-        return self.compiled.program(kind, self.batch, moving, wrt)
+    def _direction(self, v: Any) -> np.ndarray:
+        return broadcast(self.net, v, tuple(self.x.shape), "v").asnumpy().ravel()
 
-    def _forward(self, program: Program) -> list[Any]:
-        return program.forward(self.compiled.feeds(self.batch, self.plan))
-
-    def _load(self, v: Any) -> None:
-        values = broadcast(self.net, v, tuple(self.x.shape), "v").asnumpy().ravel()
-        self.compiled.flat("tangent", (_X,), self.plan).load(values)
 
     def _check_rules(self) -> None:
         missing = self.plan.missing_rules([_X])

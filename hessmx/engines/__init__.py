@@ -12,9 +12,7 @@ from hessmx.engines import double_backward, finite_difference, reverse_over_forw
 from hessmx.engines.base import Engine
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Gradients, Graphs, Live
-from hessmx.engines.products import PRODUCTS, Parts
 from hessmx.errors import GraphError, HessmxWarning, UnsupportedOps, choose
-from hessmx.graph.symbols import scope
 from hessmx.problem.data import Batch
 from hessmx.problem.net import Net
 
@@ -61,8 +59,7 @@ def _missing(compiled: Compiled, batch: Batch) -> dict[str, tuple[str, tuple[str
     plan, which = compiled.plan(batch), compiled.net.names
     missing = plan.missing_rules(which)
     if not missing:
-        with scope():  # rules may still refuse an attribute; nothing is compiled here
-            PRODUCTS["hessian"](Parts(plan.net, plan.loss, plan.shapes, which))
+        compiled.graphs("hessian", plan, which, which)  # rules may still refuse an attribute; nothing is run here
     return missing
 
 

@@ -8,9 +8,13 @@ import numpy as np
 
 from hessmx._mxnet import mx
 from hessmx._threads import alone
+from hessmx.engines.frozen import Frozen
+from hessmx.engines.kept import Kept
+from hessmx.engines.linearised import Linearised, State
 from hessmx.engines.plan import Plan, make_plan
-from hessmx.engines.products import PRODUCTS, Parts, tangent_name
+from hessmx.engines.products import PRODUCTS
 from hessmx.engines.program import Flat, Program
+from hessmx.engines.whole import end_symbols, join
 from hessmx.errors import DataError
 from hessmx.graph.node import Graph, build
 from hessmx.graph.symbols import scope
@@ -44,8 +48,9 @@ class Compiled:
         self._taped: dict[int, tuple[Batch, tuple[Piece, Piece | None]]] = {}
         self._plans: dict[Any, Plan] = {}
         self._lifted: dict[str, Any] = {}
+        self.frozen = Frozen(net, self._wanted)
+        self.kept = Kept()
         self._drawn: dict[int, tuple[Batch, dict[str, Any]]] = {}
-        self._cast: dict[int, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
         self._checked: dict[int, Batch] = {}
 
@@ -110,30 +115,48 @@ class Compiled:
     # -- running
 
     @alone
-    def program(
-        self, kind: str, batch: Batch, moving: Sequence[str], wrt: Sequence[str]
-    ) -> tuple[Program | None, Plan]:
-        """The compiled product `kind`; None where it is identically zero."""
+    def linearised(
+        self, kind: str, batch: Batch, moving: Sequence[str], wrt: Sequence[str], seeds: Any = None
+    ) -> tuple[State | None, Plan]:
+        """The product `kind`, linearised at the parameters and the batch as they are; None where it is zero.
+
+        moving  variables that directions have entries for
+        wrt     variables that gradients are taken by
+        seeds   cotangents of the net's outputs, where the product has no loss
+        """
+        plan = self.plan(batch)
+        linearised = self.graphs(kind, plan, moving, wrt)
+        if linearised.is_zero:
+            return None, plan
+        tangent = self.flat("tangent", linearised.moving, plan) if linearised.product.tangents else None
+        state = self.kept.state(linearised, batch.index, lambda: State(linearised, tangent))
+        if not (batch.kept and self.kept.is_trusted(state, batch, seeds)):
+            held = self.frozen.refresh()
+            feeds = self.feeds(batch, plan)
+            if not state.holds(feeds, self.frozen.epoch, seeds):
+                state.linearise(held, feeds, self.frozen.epoch, seeds)
+            self.kept.trust(state, batch, seeds)
+        return state, plan
+
+    def graphs(self, kind: str, plan: Plan, moving: Sequence[str], wrt: Sequence[str]) -> Linearised:
+        """What a linearised product needs before it has seen any value, made once."""
+        key = (kind, tuple(moving), tuple(wrt))
+        if key not in plan.linearised:
+            plan.linearised[key] = Linearised(PRODUCTS[kind], plan, moving, wrt, self.net.context)
+        return plan.linearised[key]
+
+    @alone
+    def program(self, kind: str, batch: Batch, wrt: Sequence[str] = ()) -> tuple[Program, Plan]:
+        """A program of first order: "loss" or "outputs", and with `wrt` their gradients."""
         self._refresh()
         plan = self.plan(batch)
-        key = (kind, tuple(moving), tuple(wrt))
+        key = (kind, tuple(wrt))
         if key not in plan.programs:
-            plan.programs[key] = self._compile(kind, batch, plan, tuple(moving), tuple(wrt))
+            with scope():
+                heads = end_symbols(join(plan, kind == "loss"), plan.shapes)
+                gradients = self.flat("gradient", wrt, plan).views if wrt else {}
+                plan.programs[key] = Program(heads, self._held(), self.feeds(batch, plan), gradients, self.net.context)
         return plan.programs[key], plan
-
-    def _compile(
-        self, kind: str, batch: Batch, plan: Plan, moving: tuple[str, ...], wrt: tuple[str, ...]
-    ) -> Program | None:
-        with scope():
-            heads = PRODUCTS[kind](Parts(plan.net, plan.loss, plan.shapes, moving))
-            if not heads:
-                return None
-            held = dict(self._held())
-            if moving:
-                tangents = self.flat("tangent", moving, plan).views
-                held.update({tangent_name(name): view for name, view in tangents.items()})
-            gradients = self.flat("gradient", wrt, plan).views if wrt else {}
-            return Program(heads, held, self.feeds(batch, plan), gradients, self.net.context)
 
     def flat(self, role: str, which: Sequence[str], plan: Plan) -> Flat:
         """The buffer of tangents or gradients of the named variables, shared by all programs."""
@@ -159,8 +182,6 @@ class Compiled:
         arrays.update(zip(names("label", len(labels)), labels))
         arrays.update(net.constants)
         arrays.update(loss.constants if loss is not None else {})
-        if not batch.kept:
-            self._cast.clear()
         return {name: self._in_dtype(array) for name, array in arrays.items()}
 
     def _draws(self, batch: Batch, plan: Plan) -> dict[str, Any]:
@@ -205,11 +226,7 @@ class Compiled:
 
     def _in_dtype(self, array: Any) -> Any:
         wanted = self._wanted(array.dtype)
-        if array.dtype == wanted:
-            return array
-        if id(array) not in self._cast:
-            self._cast[id(array)] = (array, array.astype(wanted))  # the original is held, so that its id stays its own
-        return self._cast[id(array)][1]
+        return array if array.dtype == wanted else array.astype(wanted)
 
     def _refresh(self) -> None:
         """Compile anew where a parameter was given another array; copy those computed with in another dtype."""

@@ -37,15 +37,13 @@ class Graphs:
 
     def loss(self, batch: Batch, at: np.ndarray | None = None) -> tuple[float, int]:
         compiled = self._at(at)
-        program, plan = compiled.program("loss", batch, (), ())
-        assert program is not None
+        program, plan = compiled.program("loss", batch)
         losses = program.forward(compiled.feeds(batch, plan))[0]
         return float(losses.asnumpy().sum(dtype=np.float64)), plan.samples
 
     def gradient(self, batch: Batch, at: np.ndarray | None = None) -> tuple[Any, int]:
         compiled, which = self._at(at), self.compiled.net.names
-        program, plan = compiled.program("gradient", batch, (), which)
-        assert program is not None
+        program, plan = compiled.program("loss", batch, which)
         program.forward(compiled.feeds(batch, plan))
         program.backward()
         return compiled.flat("gradient", which, plan).read(), plan.samples

@@ -26,7 +26,8 @@ class Plan:
     output_shapes: tuple[Shape, ...]
     samples: int  # number of per-sample losses (of rows of the first output, without a loss)
     loss_shape: Shape = ()
-    programs: dict[Any, Program | None] = field(default_factory=dict)
+    programs: dict[Any, Program] = field(default_factory=dict)
+    linearised: dict[Any, Any] = field(default_factory=dict)
 
     def missing_rules(self, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Operators without a rule that tangents of the net's variables `moving` reach, in the net and in the loss."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from hessmx._mxnet import memory, mx
 from hessmx._threads import end_own_team, one_blas_thread
+from hessmx.engines.fan import fanned
 from hessmx.graph.node import Graph, parse
 from hessmx.graph.symbols import Symbol
 from hessmx.rules.fused import OPERATOR
@@ -77,14 +78,13 @@ class Program:
             # good: parameters and tangents written later go unseen. The gradient of a decoy prevents that.
             heads = [*heads, mx.sym.identity(mx.sym.Variable(_DECOY))]
             held, gradients = ({**given, _DECOY: mx.nd.zeros((1,), ctx=context)} for given in (held, gradients))
-        symbol = mx.sym.Group(list(heads))
+        symbol = fanned(mx.sym.Group(list(heads)))
         arguments, auxiliary = symbol.list_arguments(), symbol.list_auxiliary_states()
         self._fed = {
             name: mx.nd.zeros(feeds[name].shape, ctx=context, dtype=feeds[name].dtype)
             for name in arguments
             if name not in held
         }
-        self._last: dict[str, Any] = {}
         self._auxiliary = {name: (held[name], held[name].copy()) for name in auxiliary}
         self.gradients = {name: array for name, array in gradients.items() if name in arguments}
         self._missing = [array for name, array in gradients.items() if name not in arguments]
@@ -108,10 +108,7 @@ class Program:
         """Outputs for one batch; they are overwritten by the next call."""
         end_own_team()
         for name, array in self._fed.items():
-            value = feeds[name]
-            if self._last.get(name) is not value:
-                value.copyto(array)
-                self._last[name] = value  # held, so that identity means the same batch
+            feeds[name].copyto(array)  # always: the user may have written into the batch
         for source, copy in self._auxiliary.values():
             source.copyto(copy)
         return self._executor.forward(is_train=True)[: self._count]

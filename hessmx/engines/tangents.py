@@ -47,21 +47,24 @@ def push(
         ts = [moved[i][j] for i, j in node.inputs]
         ys = call(node.op, xs, node.raw, node.name)
         outputs.append(ys)
-        if all(t is ZERO for t in ts):
-            moved.append([ZERO] * len(ys))
-            continue
         y_shapes = [entry_shapes.get((index, j), ()) for j in range(len(ys))]
         x_shapes = [entry_shapes[entry] for entry in node.inputs]
-        outputs[-1], tangents_out = _apply(node, Site(node, xs, ys, ts, x_shapes, y_shapes))
-        moved.append(tangents_out)
+        moved.append(push_node(node, Site(node, xs, ys, ts, x_shapes, y_shapes)))
     return [outputs[i][j] for i, j in graph.heads], [moved[i][j] for i, j in graph.heads]
 
 
-def _apply(node: Node, site: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
-    """Outputs of the node and their tangents."""
+def push_node(node: Node, site: Site) -> Sequence[Tangent]:
+    """Tangents of the outputs of one node, by the rule of its operator."""
+    if all(t is ZERO for t in site.ts):
+        return [ZERO] * len(site.ys)
     rule = RULES.get(node.op or "")
     if rule is None:
         raise GraphError(f"operator {node.op} at {node.name} has no tangent rule; see docs/operators.md")
-    ys, ts = rule.push(site) if rule.kind == "joint" else (site.ys, rule.push(site))
-    assert len(ys) == len(site.ys) <= len(ts), f"rule of {node.op} gave {len(ts)} tangents for {len(site.ys)} outputs"
-    return ys, ts
+    found = rule.push(site)
+    assert len(site.ys) <= len(found), f"rule of {node.op} gave {len(found)} tangents for {len(site.ys)} outputs"
+    return found[: len(site.ys)]
+
+
+def tangent_name(name: str) -> str:
+    """The variable that holds the tangent of a variable."""
+    return f"{name}__tangent"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -10,9 +11,8 @@ from hessmx._mxnet import mx
 from hessmx._threads import alone
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.plan import Plan
-from hessmx.engines.program import Program
 from hessmx.operators.base import CurvatureOperator, SymmetricOperator
-from hessmx.problem.data import Batch, Batches
+from hessmx.problem.data import Batches
 
 
 class Jacobian(CurvatureOperator):
@@ -35,31 +35,24 @@ class Jacobian(CurvatureOperator):
     def _product(self, vector: np.ndarray) -> np.ndarray:
         parts = []
         for batch in self.batches:
-            program, plan = self.compiled.program("jvp", batch, self.which, ())
-            if program is None:
-                parts.append(np.zeros(_size(plan), self.dtype))
-                continue
-            self.compiled.flat("tangent", self.which, plan).load(vector)
-            outputs = program.forward(self.compiled.feeds(batch, plan))
-            parts.append(_rows(outputs, plan))
+            state, plan = self.compiled.linearised("jvp", batch, self.which, ())
+            parts.append(np.zeros(_size(plan), self.dtype) if state is None else _rows(state.tangents(vector), plan))
         return np.concatenate(parts).astype(self.dtype, copy=False)
 
     @alone
     def _transposed_product(self, vector: np.ndarray) -> np.ndarray:
-        total = np.zeros(self.shape[1])
-        for piece, program, plan, batch in self._pieces(vector):
-            program.forward(self.compiled.feeds(batch, plan))
-            program.backward(_cotangents(piece, plan, self.compiled))
-            total += self.compiled.flat("gradient", self.which, plan).read()
+        total, start = np.zeros(self.shape[1]), 0
+        for batch in self.batches:
+            state, plan = self.compiled.linearised("vjp", batch, (), self.which)
+            piece = vector[start : start + _size(plan)]
+            start += _size(plan)
+            if state is not None:  # None where the parameters do not reach the outputs
+                total += state.product(None, _cotangents(piece, plan, self.compiled))
         return total.astype(self.dtype)
 
-    def _pieces(self, vector: np.ndarray) -> Iterator[tuple[np.ndarray, Program, Plan, Batch]]:
-        start = 0
-        for batch in self.batches:
-            program, plan = self.compiled.program("vjp", batch, (), self.which)
-            assert program is not None
-            yield vector[start : start + _size(plan)], program, plan, batch
-            start += _size(plan)
+    def question(self) -> AbstractContextManager[None]:
+        """Within, parameters and batches in memory are taken to stay what they are."""
+        return self.compiled.kept.question()
 
 
 class NTK(SymmetricOperator):

@@ -60,7 +60,7 @@ class Relabel:
         self._draw = sampler(loss)
 
     def __call__(self, batch: Batch, draw: int) -> Batch:
-        program, plan = self.compiled.program("outputs", batch, (), ())
+        program, plan = self.compiled.program("outputs", batch)
         assert program is not None
         outputs = program.forward(self.compiled.feeds(batch, plan))
         if len(outputs) != 1 or isinstance(batch.labels, (list, tuple)):

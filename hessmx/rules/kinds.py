@@ -5,7 +5,6 @@
     bilinear      linear in each of two (or more) inputs: one application for each
     elementwise   y = f(x1, x2 ...), one formula per input: the partial derivative
     custom        any other function of the Site
-    joint         outputs and tangents from one fused operator (rules/fused/), which replaces the operator
 
 A rule may use operators whose FIRST derivatives MXNet has right; the backward pass goes through it.
 """
@@ -13,7 +12,7 @@ A rule may use operators whose FIRST derivatives MXNet has right; the backward p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Callable, Sequence
 
 from hessmx._mxnet import mx
 from hessmx.graph.site import ZERO, Site, Tangent, total
@@ -28,7 +27,7 @@ class Rule:
     """How tangents go through one operator."""
 
     kind: str
-    push: Callable[[Site], Any]  # tangents of the outputs; of kind joint: (outputs, their tangents)
+    push: Callable[[Site], Sequence[Tangent]]  # tangents of the outputs
 
 
 def zero() -> Rule:
@@ -103,6 +102,3 @@ def shaped(value: Symbol, shape: Sequence[int]) -> Symbol:
 def custom(push: Callable[[Site], Sequence[Tangent]]) -> Rule:
     return Rule("custom", push)
 
-
-def joint(push: Callable[[Site], tuple[Sequence[Symbol], Sequence[Tangent]]]) -> Rule:
-    return Rule("joint", push)

@@ -13,7 +13,7 @@ from hessmx.rules.fused import fused
 from hessmx.rules.fused.gru import GRU
 from hessmx.rules.fused.lstm import LSTM
 from hessmx.rules.fused.plain import Relu, Tanh
-from hessmx.rules.kinds import Rule, joint
+from hessmx.rules.kinds import Rule, custom
 
 F = mx.sym
 
@@ -38,7 +38,7 @@ def unpack(flat: Symbol, shapes: Sequence[tuple], unit: int) -> list[Symbol]:
     return parts
 
 
-def _layer(s: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
+def _layer(s: Site) -> Sequence[Tangent]:
     """The kernel gets R, br and the states, and the part W x + bw of all steps, which is one product of matrices."""
     if s.attr("num_layers") != 1 or s.attr("bidirectional", False):
         raise GraphError(f"RNN at {s.node.name} was not lowered to single layers")
@@ -62,7 +62,7 @@ def _layer(s: Site) -> tuple[Sequence[Symbol], Sequence[Tangent]]:
         moves=[i in moving for i in range(len(values))],
     )  # fmt: skip
     half = len(ys) // 2
-    return ys[: len(s.ys)], ys[half : half + len(s.ys)]
+    return ys[half : half + len(s.ys)]
 
 
-RULES: dict[str, Rule] = {"RNN": joint(_layer)}
+RULES: dict[str, Rule] = {"RNN": custom(_layer)}
