@@ -56,7 +56,7 @@ class Compiled:
 
     def forget(self) -> None:
         """Let go of batches that will not come again; graphs and programs stay."""
-        for kept in (self._taped, self._drawn, self._cast, self._checked):
+        for kept in (self._taped, self._drawn, self._checked):
             kept.clear()
 
     # -- tracing and planning

@@ -13,6 +13,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx.engines.base import ByColumns
 from hessmx.engines.compiled import Compiled, evaluate
 from hessmx.engines.lifting import DIVIDE, LIFTS, SECOND_ORDER, Place, apply, guard, lift, log_sum_exp, refusal
 from hessmx.engines.plan import Plan
@@ -30,7 +31,7 @@ _ONLY_SHAPE = {"reshape_like": (1,), "broadcast_like": (1,), "slice_like": (1,),
 Refused = dict  # operator -> (reason, node names)
 
 
-class DoubleBackward:
+class DoubleBackward(ByColumns):
     """Cost of a product: one recorded gradient and one backward pass over it; memory for both graphs."""
 
     name = NAME

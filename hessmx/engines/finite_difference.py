@@ -10,6 +10,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from hessmx.engines.base import ByColumns
 from hessmx.engines.gradients import Gradients
 from hessmx.errors import EngineError
 from hessmx.problem.data import Batch
@@ -18,7 +19,7 @@ from hessmx.problem.net import Net
 NAME = "finite-difference"
 
 
-class FiniteDifference:
+class FiniteDifference(ByColumns):
     """Cost of a product: four gradients. `error` is the relative error estimate of the last full product."""
 
     name = NAME

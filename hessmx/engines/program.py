@@ -100,7 +100,7 @@ class Program:
         self._ones: list[Any] | None = None
         self._in_numpy = OPERATOR in symbol.tojson(remove_amp_cast=False)
 
-    def threads(self) -> AbstractContextManager[None]:
+    def threads(self) -> AbstractContextManager[Any]:
         """How the threads are best set while it runs, with all that it is asked for: kernels in NumPy use BLAS."""
         return one_blas_thread() if self._in_numpy else nullcontext()
 

@@ -34,6 +34,6 @@ class ReverseOverForward:
             return None, plan.samples
         return np.stack([state.product(column) for column in block.T], axis=1), plan.samples
 
-    def question(self) -> AbstractContextManager[None]:
+    def question(self) -> AbstractContextManager[Any]:
         """Within, parameters and batches in memory are taken to stay what they are."""
         return self.compiled.kept.question()

@@ -101,27 +101,23 @@ class AtOutputs:
     def gradient(self, z: np.ndarray, batch: Batch) -> np.ndarray:
         """dl_i / dz_i (N, ...)."""
         own, plan = self._batch(z, batch)
-        program, _ = self._compiled.program("gradient", own, (), (_X,))
-        assert program is not None
+        program, _ = self._compiled.program("loss", own, (_X,))
         program.forward(self._compiled.feeds(own, plan))
         program.backward()
         return self._compiled.flat("gradient", (_X,), plan).read().reshape(z.shape)
 
     def hessian(self, z: np.ndarray, batch: Batch) -> np.ndarray:
         """d2 l_i / dz_i2 (N, K, K) with K entries of z per sample: K products of the loss alone."""
-        own, plan = self._batch(z, batch)
+        own, _ = self._batch(z, batch)
         size = z[0].size
         columns = np.zeros((len(z), size, size))
-        program, _ = self._compiled.program("hessian", own, (_X,), (_X,))
+        state, _ = self._compiled.linearised("hessian", own, (_X,), (_X,))
         for k in range(size):
-            if program is None:  # a loss that is linear in z
+            if state is None:  # a loss that is linear in z
                 break
             unit = np.zeros((len(z), size))
             unit[:, k] = 1
-            self._compiled.flat("tangent", (_X,), plan).load(unit.ravel())
-            program.forward(self._compiled.feeds(own, plan))
-            program.backward()
-            columns[:, :, k] = self._compiled.flat("gradient", (_X,), plan).read().reshape(len(z), size)
+            columns[:, :, k] = state.product(unit.ravel()).reshape(len(z), size)
         return columns
 
     def _batch(self, z: np.ndarray, batch: Batch) -> tuple[Batch, Plan]:

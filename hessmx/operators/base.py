@@ -5,8 +5,8 @@ transposes of them are operators of their own: `expressions.py`.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from typing import Any, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Sequence
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -47,14 +47,13 @@ class CurvatureOperator(LinearOperator):
         """The diagonal (m,), where it costs no product."""
         return None
 
-    @contextmanager
-    def question(self) -> Iterator[None]:
+    def question(self) -> AbstractContextManager[Any]:
         """Around all products of one question: what is kept for them may be kept from the first to the last."""
-        with ExitStack() as stack:
-            for part in self.parts:
-                if isinstance(part, CurvatureOperator):
-                    stack.enter_context(part.question())
-            yield
+        stack = ExitStack()
+        for part in self.parts:
+            if isinstance(part, CurvatureOperator):
+                stack.enter_context(part.question())
+        return stack
 
     def pieces(self) -> list[tuple[float, Any]]:
         """The matrix as a sum of factors times operators."""

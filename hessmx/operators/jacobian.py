@@ -50,7 +50,7 @@ class Jacobian(CurvatureOperator):
                 total += state.product(None, _cotangents(piece, plan, self.compiled))
         return total.astype(self.dtype)
 
-    def question(self) -> AbstractContextManager[None]:
+    def question(self) -> AbstractContextManager[Any]:
         """Within, parameters and batches in memory are taken to stay what they are."""
         return self.compiled.kept.question()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -37,8 +38,25 @@ class Curved(SymmetricOperator):
         total = self.objective.add_up(lambda batch: self._term(vector, batch))
         return self.objective.vector(total, vector if self.penalised else None, self.which)
 
+    def _products(self, block: np.ndarray) -> np.ndarray:
+        """Batches outside, vectors inside: the data are read and linearised once for all columns."""
+        if not block.shape[1]:
+            return np.zeros(block.shape, self.dtype)
+        total = self.objective.add_up(lambda batch: self._terms(block, batch))
+        total = total if total.ndim else np.zeros(block.shape)
+        moved = block.T if self.penalised else [None] * block.shape[1]
+        rows = np.ascontiguousarray(total.T)
+        return np.stack([self.objective.vector(t, v, self.which) for t, v in zip(rows, moved)], axis=1)
+
+    def question(self) -> AbstractContextManager[Any]:
+        """Within, parameters and batches in memory stay what they are; linearisations are made once."""
+        return self.engine.question()
+
     def _term(self, vector: np.ndarray, batch: Batch) -> tuple[Any, int]:
         return self.engine.product(self.kind, vector, batch, self.which)
+
+    def _terms(self, block: np.ndarray, batch: Batch) -> tuple[Any, int]:
+        return self.engine.products(self.kind, block, batch, self.which)
 
 
 class Hessian(Curved):
@@ -96,10 +114,14 @@ class MonteCarloFisher(Curved):
         return MonteCarloFisher(self.engine, self.objective, self.relabel, self.draws, which)
 
     def _term(self, vector: np.ndarray, batch: Batch) -> tuple[Any, int]:
+        value, samples = self._terms(vector[:, None], batch)
+        return None if value is None else value[:, 0], samples
+
+    def _terms(self, block: np.ndarray, batch: Batch) -> tuple[Any, int]:
         total: Any = None
         samples = 0
         for draw in range(self.draws):
-            value, samples = self.engine.product(self.kind, vector, self.relabel(batch, draw), self.which)
+            value, samples = self.engine.products(self.kind, block, self.relabel(batch, draw), self.which)
             if value is not None:
                 total = value / self.draws if total is None else total + value / self.draws
         return None if total is None else total * self.relabel.scale(batch), samples

@@ -90,15 +90,10 @@ def _slopes(curv: Any, batch: Batch, directions: np.ndarray) -> np.ndarray:
     if isinstance(engine, FiniteDifference):
         return np.stack([_difference(engine, batch, v) for v in directions.T], axis=1)
     compiled, which = curv._selected.compiled, curv.param_names
-    program, plan = compiled.program("slopes", batch, which, ())
-    if program is None:
+    state, plan = compiled.linearised("slopes", batch, which, ())
+    if state is None:
         return np.zeros((plan.samples, directions.shape[1]))
-    found, tangent = [], compiled.flat("tangent", which, plan)
-    with program.threads():
-        for v in directions.T:
-            tangent.load(v)
-            found.append(_rows(program.forward(compiled.feeds(batch, plan))[0]))
-    return np.stack(found, axis=1)
+    return np.stack([_rows(state.tangents(v)[0]) for v in directions.T], axis=1)
 
 
 def _difference(engine: FiniteDifference, batch: Batch, v: np.ndarray) -> np.ndarray:
@@ -114,16 +109,14 @@ def _losses(gradients: Any, batch: Batch, at: np.ndarray | None) -> np.ndarray:
             return _rows(gradients._losses(batch))
     assert isinstance(gradients, Graphs)
     compiled = gradients._at(at)
-    program, plan = compiled.program("loss", batch, (), ())
-    assert program is not None
+    program, plan = compiled.program("loss", batch)
     return _rows(program.forward(compiled.feeds(batch, plan))[0])
 
 
 def _pulled(compiled: Compiled, batch: Batch, weights: np.ndarray) -> np.ndarray:
     """sum_i w_i g_i of one batch: the losses' backward pass with the weights as cotangent."""
     which = compiled.net.names
-    program, plan = compiled.program("gradient", batch, (), which)
-    assert program is not None
+    program, plan = compiled.program("loss", batch, which)
     with program.threads():
         losses = program.forward(compiled.feeds(batch, plan))[0]
         spread = np.broadcast_to(weights.reshape(-1, *(1,) * (len(losses.shape) - 1)), losses.shape or (1,))

@@ -56,24 +56,26 @@ class Derivatives:
         """Gradient of <cotangents, values> by the parameters; asked for at most once after `values`."""
         raise NotImplementedError
 
-    def run(self, kind: str, batch: Batch, cotangents: Any, along: Any, which: tuple[str, ...]) -> dict[str, Any]:
-        """Gradients by `which` of <cotangents, heads>, of the tangent along an array unless it is None.
-
-        The only way from here to compiled products. The arrays are the program's own, until it runs again.
-        """
-        moving = () if along is None else (self.source,)
-        plan = self.checked(batch, moving)
-        program, plan = self.compiled.program(kind, batch, moving, which)
-        if program is None:
-            return {name: mx.nd.zeros(plan.shapes[name], dtype=self.net.dtype) for name in which}
-        if along is not None:
-            along.astype(self.net.dtype, copy=False).copyto(
-                self.compiled.flat("tangent", moving, plan).views[self.source]
-            )
+    def gradient(self, batch: Batch, cotangents: Any) -> Any:
+        """Gradient by the input of <cotangents, output>, or of the losses' sum where there is a loss."""
+        self.checked(batch, ())
+        program, plan = self.compiled.program("outputs" if self.loss is None else "loss", batch, (self.source,))
         with program.threads():
             program.forward(self.compiled.feeds(batch, plan))
             program.backward(None if cotangents is None else [cotangents])
-        return dict(self.compiled.flat("gradient", which, plan).views)
+        return self.compiled.flat("gradient", (self.source,), plan).views[self.source].copy()
+
+    def mixed(self, batch: Batch, cotangents: Any, along: Any) -> Gradient:
+        """Gradients by the parameters of what `gradient` differentiates, of its derivative along an array."""
+        self.checked(batch, [self.source])
+        kind, seeds = ("outputs-hessian", [cotangents]) if self.loss is None else ("hessian", None)
+        which = self.net.names
+        state, plan = self.compiled.linearised(kind, batch, (self.source,), which, seeds)
+        flat = np.zeros(self.net.size, self.net.dtype) if state is None else state.product(along.asnumpy().ravel())
+        return {
+            name: mx.nd.array(flat[self.net.slices[name]].reshape(plan.shapes[name]), dtype=self.net.dtypes[name])
+            for name in which
+        }
 
     def checked(self, batch: Batch, moving: Sequence[str]) -> Plan:
         plan = self.compiled.plan(batch)
@@ -93,13 +95,11 @@ class Gradients(Derivatives):
     """By the input, of one number a sample; where samples depend on each other (BatchNorm) of the sum over them."""
 
     def values(self, batch: Batch) -> list[Any]:
-        kind = "vjp" if self.loss is None else "gradient"
-        return [self.run(kind, batch, self._weights(batch), None, (self.source,))[self.source].copy()]
+        return [self.gradient(batch, self._weights(batch))]
 
     def pull_back(self, batch: Batch, cotangents: Sequence[Any]) -> Gradient:
         """d/dw <v, g> is the gradient by w of the output's tangent along v: g is linear in v."""
-        kind = "jvp" if self.loss is None else "hessian"
-        return self.run(kind, batch, self._weights(batch), cotangents[0], self.net.names)
+        return self.mixed(batch, self._weights(batch), cotangents[0])
 
     def _weights(self, batch: Batch) -> Any:
         shape = self.checked(batch, ()).output_shapes[0]
@@ -110,17 +110,14 @@ class Jacobians(Derivatives):
     """All outputs by the input: (N, outputs, *input shape)."""
 
     def values(self, batch: Batch) -> list[Any]:
-        rows = [
-            self.run("vjp", batch, weights, None, (self.source,))[self.source].copy() for weights in self._rows(batch)
-        ]
-        return [mx.nd.stack(*rows, axis=1)]
+        return [mx.nd.stack(*[self.gradient(batch, weights) for weights in self._rows(batch)], axis=1)]
 
     def pull_back(self, batch: Batch, cotangents: Sequence[Any]) -> Gradient:
         total: Gradient = {}
         for k, weights in enumerate(self._rows(batch)):
             along = mx.nd.slice_axis(cotangents[0], axis=1, begin=k, end=k + 1).reshape(batch.inputs[self.wrt].shape)
-            for name, part in self.run("jvp", batch, weights, along, self.net.names).items():
-                total[name] = total[name] + part if name in total else part.copy()
+            for name, part in self.mixed(batch, weights, along).items():
+                total[name] = total[name] + part if name in total else part
         return total
 
     def _rows(self, batch: Batch) -> list[Any]:
