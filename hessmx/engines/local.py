@@ -78,7 +78,8 @@ class _Builder:
         self.tangents.update(zip(entries, new))
         if found:
             self.found |= found
-            self.curved.update((entry, t) for entry, t in zip(entries, new) if not isinstance(t, Zero))
+            used = self.whole.used
+            self.curved.update((e, t) for e, t in zip(entries, new) if e in used and not isinstance(t, Zero))
 
     def result(self) -> Local:
         ends = tuple(self.tangents[entry] for entry in self.whole.ends)

@@ -33,6 +33,11 @@ class Whole:
         """Nodes that the ends are computed from."""
         return ancestors(self.nodes, [i for i, _ in self.ends])
 
+    @cached_property
+    def used(self) -> frozenset[Entry]:
+        """Entries that lead to an end."""
+        return frozenset([entry for i in self.needed for entry in self.nodes[i].inputs] + list(self.ends))
+
     def reached_by(self, variables: Iterable[str]) -> frozenset[int]:
         """Nodes whose values have a derivative by some of the variables."""
         found, names_ = set(), set(variables)

@@ -21,6 +21,8 @@ from hessmx.rules.kernels import plain
 
 Formula = Callable[[Site], Symbol]
 
+ALL = -1  # in place of the inputs' numbers: all inputs, however many
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -35,10 +37,10 @@ def zero() -> Rule:
 
 
 def linear(*args: int, **changes: object) -> Rule:
-    """Linear in inputs `args` together (the first one if none is named; `...` means in all)."""
+    """Linear in inputs `args` together (the first one if none is named)."""
 
     def push(s: Site) -> Sequence[Tangent]:
-        moving = range(len(s.xs)) if args and args[0] is ... else (args or (0,))
+        moving = _named(args or (0,), s)
         if not any(s.moves(i) for i in moving):
             return [ZERO] * len(s.ys)
         return s.again([s.dense(i) if i in moving else x for i, x in enumerate(s.xs)], **changes)
@@ -46,12 +48,12 @@ def linear(*args: int, **changes: object) -> Rule:
     return Rule("linear", push)
 
 
-def multilinear(*args: int) -> Rule:
-    """Linear in each of the inputs `args` (all if none is named): one application for each that moves."""
+def bilinear(*args: int) -> Rule:
+    """Linear in each of the inputs `args` (0 and 1 if none is named): one application for each that moves."""
 
     def push(s: Site) -> Sequence[Tangent]:
         terms: list[Tangent] = []
-        for i in args or range(len(s.xs)):
+        for i in _named(args or (0, 1), s):
             if s.moves(i):
                 terms += s.again([s.dense(i) if i == k else x for k, x in enumerate(s.xs)])
         return [total(terms)]
@@ -59,14 +61,13 @@ def multilinear(*args: int) -> Rule:
     return Rule("bilinear", push)
 
 
+def _named(args: Sequence[int], s: Site) -> Sequence[int]:
+    return range(len(s.xs)) if args == (ALL,) else args
+
+
 def same() -> Rule:
     """The tangent goes through as it is: y = x + constant."""
     return Rule("linear", lambda s: [s.t])
-
-
-def bilinear(first: int = 0, second: int = 1) -> Rule:
-    """Linear in each of two inputs: f(t1, x2) + f(x1, t2)."""
-    return multilinear(first, second)
 
 
 def elementwise(*partials: Formula | None) -> Rule:

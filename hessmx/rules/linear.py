@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hessmx.graph.site import total
-from hessmx.rules.kinds import Rule, linear, same, zero
+from hessmx.rules.kinds import ALL, Rule, linear, same, zero
 
 RULES: dict[str, Rule] = {}
 
@@ -23,7 +23,7 @@ for _op in """
 for _op in """
     elemwise_sub Concat stack broadcast_add broadcast_sub _rnn_param_concat amp_multicast
 """.split():
-    RULES[_op] = linear(...)
+    RULES[_op] = linear(ALL)
 
 RULES.update(
     {

@@ -11,11 +11,11 @@ from hessmx.graph.lower import Lowering, lowers
 from hessmx.graph.site import Site, Tangent
 from hessmx.graph.symbols import Symbol, call
 from hessmx.rules.kernels import count, count_like, moved, over_columns, over_rows
-from hessmx.rules.kinds import Rule, bilinear, custom, linear
+from hessmx.rules.kinds import ALL, Rule, bilinear, custom, linear
 
 F = mx.sym
 
-_LINEAR, _BILINEAR = linear(...), bilinear()
+_LINEAR, _BILINEAR = linear(ALL), bilinear()
 
 
 def _up_sampling(s: Site) -> Sequence[Tangent]:

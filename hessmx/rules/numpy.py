@@ -12,11 +12,11 @@ from hessmx.graph.site import Site
 from hessmx.graph.symbols import Symbol
 from hessmx.rules import elementwise as classic
 from hessmx.rules.kinds import (
+    ALL,
     Rule,
     bilinear,
     elementwise,
     linear,
-    multilinear,
     same,
     zero,
 )
@@ -59,7 +59,7 @@ for _op in """
 for _op in """
     _npi_add _npi_subtract _npi_concatenate _npi_stack _npi_vstack
 """.split():
-    RULES[_op] = linear(...)
+    RULES[_op] = linear(ALL)
 
 # the derivative is zero wherever it exists
 for _op in """
@@ -108,7 +108,7 @@ RULES.update(
         "_npi_matmul": bilinear(),
         "_npi_tensordot": bilinear(),
         "_npi_tensordot_int_axes": bilinear(),
-        "_npi_einsum": multilinear(),
+        "_npi_einsum": bilinear(ALL),
         "_npi_where": linear(1, 2),
         "_npi_pad": linear(constant_value=0),
         "_npi_arctan2": elementwise(lambda s: _polar(s, 0), lambda s: _polar(s, 1)),
