@@ -131,7 +131,11 @@ class Compiled:
         tangent = self.flat("tangent", linearised.moving, plan) if linearised.product.tangents else None
         state = self.kept.state(linearised, batch.index, lambda: State(linearised, tangent))
         if not (batch.kept and self.kept.is_trusted(state, batch, seeds)):
-            held = self.frozen.refresh()
+            layout, held = self.frozen.layout, self.frozen.refresh()
+            if self.frozen.layout != layout:  # a parameter has another shape or dtype now
+                self._plans.clear()
+                self.kept.clear()
+                return self.linearised(kind, batch, moving, wrt, seeds)
             feeds = self.feeds(batch, plan)
             if not state.holds(feeds, self.frozen.epoch, seeds):
                 state.linearise(held, feeds, self.frozen.epoch, seeds)

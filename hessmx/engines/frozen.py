@@ -14,9 +14,13 @@ _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two arrays of one shape and dtype hold the same bits: a third of the time that NumPy takes."""
-    return _memcmp(_address(a), _address(b), b.size * np.dtype(b.dtype).itemsize) == 0
+def same(a: Any, b: Any, size: int | None = None) -> bool:
+    """Whether two arrays of one shape and dtype hold the same bits (`size` bytes): a third of NumPy's time."""
+    return _memcmp(_address(a), _address(b), _bytes(b) if size is None else size) == 0
+
+
+def _bytes(array: Any) -> int:
+    return int(array.size * np.dtype(array.dtype).itemsize)
 
 
 def _address(array: Any) -> Any:
@@ -31,35 +35,44 @@ class Frozen:
 
     arrays  name -> NDArray in the dtype of the arithmetic; the same arrays for good, whatever the user does
     epoch   counts how often they have changed
+    layout  counts how often one had to be replaced, because its shape or dtype changed
     """
 
     def __init__(self, net: Net, wanted: Callable[[Any], Any]):
         self._net, self._wanted = net, wanted
         self.arrays: dict[str, Any] = {}
-        self.epoch = 0
-        self._originals: dict[str, Any] = {}  # in the user's dtype, where it is another
+        self.epoch = self.layout = 0
+        self._seen: dict[str, tuple[Any, Any, int]] = {}  # the user's array, a copy in its dtype, bytes
 
     def refresh(self) -> Mapping[str, Any]:
         changed = False
         for name, parameter in self._net.all.items():
             own = self._net.array(name) if is_sparse(parameter) else parameter._data[0]
-            changed |= self._take(name, own)
+            known = self._seen.get(name)
+            if known is None or (known[0] is not own and not _alike(known[1], own)):
+                self._replace(name, own)
+            elif same(own, known[1], known[2]):
+                continue
+            else:
+                self._copy(name, own)
+            changed = True
         self.epoch += changed
         return self.arrays
 
-    def _take(self, name: str, own: Any) -> bool:
-        """Whether a parameter's array differs from what was last seen, which is replaced."""
+    def _replace(self, name: str, own: Any) -> None:
+        copy = own.copy()
         dtype = self._wanted(own.dtype)
-        known = self._originals if own.dtype != dtype else self.arrays
-        seen = known.get(name)
-        if seen is not None and seen.shape == own.shape and seen.dtype == own.dtype and same(own, seen):
-            return False
-        if seen is None or seen.shape != own.shape or seen.dtype != own.dtype:
-            known[name] = mx.nd.empty(own.shape, ctx=own.context, dtype=own.dtype)
-        memory(known[name])[...] = memory(own)
-        if known is self._originals:
-            cast = memory(own).astype(dtype)
-            if name not in self.arrays or self.arrays[name].shape != own.shape:
-                self.arrays[name] = mx.nd.empty(own.shape, ctx=own.context, dtype=dtype)
-            memory(self.arrays[name])[...] = cast
-        return True
+        self.layout += name in self.arrays
+        self.arrays[name] = copy if own.dtype == dtype else own.astype(dtype)
+        self._seen[name] = own, copy, _bytes(own)
+
+    def _copy(self, name: str, own: Any) -> None:
+        _, copy, size = self._seen[name]
+        self._seen[name] = own, copy, size
+        memory(copy)[...] = memory(own)
+        if self.arrays[name] is not copy:
+            memory(self.arrays[name])[...] = memory(own)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return bool(a.shape == b.shape and a.dtype == b.dtype)

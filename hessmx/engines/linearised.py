@@ -157,7 +157,9 @@ class State:
 
     def tangents(self, vector: np.ndarray) -> list[Any]:
         """The ends' tangents along a direction; overwritten by the next call."""
-        return self._forward(vector)
+        found = self._forward(vector)
+        mx.nd.waitall()  # the buffer of directions must not be read any more when the next one is written
+        return found
 
     def product(self, vector: np.ndarray | None, given: Sequence[Any] = ()) -> np.ndarray:
         """The product with a direction, or of `given` cotangents of the ends: a new vector over `wrt`."""
@@ -177,7 +179,7 @@ class State:
 
     def _forward(self, vector: np.ndarray) -> list[Any]:
         assert self.program is not None and self.tangent is not None
-        self.tangent.load(vector)
+        self.tangent.load(vector, idle=True)
         with self.program.threads():
             return self.program.forward({})
 

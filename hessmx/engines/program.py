@@ -11,7 +11,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from hessmx._mxnet import memory, mx
+from hessmx._mxnet import memory, mx, ready_memory
 from hessmx._threads import end_own_team, one_blas_thread
 from hessmx.engines.fan import fanned
 from hessmx.graph.node import Graph, parse
@@ -40,6 +40,7 @@ class Flat:
                 placed.append((name, offset, size))
             offset += size
         buffer = mx.nd.zeros((sum(size for _, _, size in placed),), ctx=context, dtype=dtype)
+        buffer.wait_to_read()  # or the zeros are written over what `load` brings first
         start = 0
         for name, _, size in placed:
             self.views[name] = buffer[start : start + size].reshape(shapes[name])
@@ -48,10 +49,13 @@ class Flat:
         index = slice(None) if whole else np.concatenate([np.arange(o, o + size) for _, o, size in placed])
         self._buffers.append((buffer, index))
 
-    def load(self, vector: np.ndarray) -> None:
-        """Write a vector (P,) into the buffers, rounding to their dtypes."""
+    def load(self, vector: np.ndarray, idle: bool = False) -> None:
+        """Write a vector (P,) into the buffers, rounding to their dtypes.
+
+        idle  nothing is reading them any more: waiting for that costs 50 microseconds
+        """
         for buffer, index in self._buffers:
-            memory(buffer)[...] = vector[index]
+            (ready_memory if idle else memory)(buffer)[...] = vector[index]
 
     def read(self) -> np.ndarray:
         """A new vector (P,)."""

@@ -5,9 +5,8 @@
     backward(...)       gradients by the parameters, of whatever cotangents the values and the ends are given
 
 A CachedOp and not an Executor: the latter plans its memory for one backward pass, and a second one after the same
-forward pass is silently wrong (docs/mxnet.md). Entries that are read from outside are multiplied by 1 or added to
-first, so that they are arrays in plain rows: of an array in oneDNN's layout that others read, MXNet's pooling makes
-wrong gradients.
+forward pass is silently wrong (docs/mxnet.md). To entries that are read from outside 0 is added first, so that they
+are arrays in plain rows: of an array in oneDNN's layout that others read, MXNet's pooling makes wrong gradients.
 """
 
 from __future__ import annotations
@@ -21,6 +20,10 @@ from hessmx.engines.program import weights_beside
 from hessmx.engines.whole import Whole
 from hessmx.graph.node import Entry
 from hessmx.graph.symbols import Symbol, call
+
+# Their backward pass writes over what their forward pass has kept: a second one after the same forward pass is wrong
+# (tests/engines/test_linearised.py asks every operator of the table).
+SPENT = frozenset("_linalg_det _linalg_slogdet _npi_einsum".split())
 
 _LIB, _check = mx.base._LIB, mx.base.check_call
 
@@ -44,6 +47,7 @@ class Recording:
         self.inputs: list[str] = self.symbol.list_inputs()
         self.auxiliary = frozenset(self.symbol.list_auxiliary_states())
         self.operator = mx.nd.CachedOp(self.symbol, [])
+        self.repeatable = not any(whole.nodes[i].op in SPENT for i in whole.needed)
 
     def _build(self, whole: Whole) -> list[Symbol]:
         values: dict[Entry, Symbol] = {}
@@ -58,9 +62,9 @@ class Recording:
                 entry = (index, j)
                 if entry in self.added:
                     zero = mx.sym.Variable(added_name(entry), shape=whole.shapes[entry])
-                    y = mx.sym.broadcast_add(y, zero)
-                elif entry in plain:
-                    y = y * 1
+                    y = mx.sym.elemwise_add(y, zero)
+                if entry in plain or entry in self.added:
+                    y = y + 0  # its backward pass is a copy that MXNet leaves out; that of * 1 is not
                 values[entry] = y
         read = [values[e] if e in self.injected else mx.sym.BlockGrad(values[e]) for e in self.read]
         return [*read, *(mx.sym.identity(values[e]) for e in whole.ends)]  # no array is an output twice
@@ -79,24 +83,32 @@ class Recording:
 
 
 class Tape:
-    """One forward pass of a Recording."""
+    """One forward pass of a Recording; made anew for every backward pass where that spends it."""
 
     def __init__(
         self, recording: Recording, arrays: Mapping[str, Any], wrt: Sequence[str], into: Sequence[Any] | None = None
     ):
         """`wrt` names the variables that gradients may be asked for, `into` the arrays that take the outputs."""
         self.recording = recording
-        self._arrays = {name: arrays[name].detach() for name in recording.inputs}
-        marked = [self._arrays[name] for name in wrt]
+        self._given, self._wrt = {name: arrays[name] for name in recording.inputs}, list(wrt)
+        self._spent = False
+        self._record(into)
+
+    def _record(self, into: Sequence[Any] | None) -> None:
+        self._arrays = {name: array.detach() for name, array in self._given.items()}
+        marked = [self._arrays[name] for name in self._wrt]
         mx.autograd.mark_variables(marked, [_nothing()] * len(marked))
         out = None if into is None else [array.detach() for array in into]
         with mx.autograd.record(train_mode=True):
-            outputs = recording.operator(*self._arrays.values(), out=out)
+            outputs = self.recording.operator(*self._arrays.values(), out=out)
         self.outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
         self._handles = mx.base.c_handle_array(self.outputs)
 
     def backward(self, cotangents: Sequence[Any], wrt: Sequence[str], first: int = 0) -> list[Any]:
         """Gradients by `wrt` of <cotangents, outputs from `first` on>: new arrays. It can be repeated."""
+        if self._spent and not self.recording.repeatable:
+            self._record(self.outputs)
+        self._spent = True
         count, chosen = len(cotangents), [self._arrays[name] for name in wrt]
         heads = (ctypes.c_void_p * count)(*self._handles[first : first + count])
         found, kinds = ctypes.POINTER(ctypes.c_void_p)(), ctypes.POINTER(ctypes.c_int)()
