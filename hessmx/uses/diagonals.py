@@ -76,7 +76,7 @@ def gradient_of(curv: Any, batch: Batch) -> np.ndarray:
 def outputs_of(curv: Any, batch: Batch) -> np.ndarray:
     """Outputs (N, ...) of the net on a batch, as `curv` computes them."""
     compiled = curv._compiled("the Gauss-Newton matrix's diagonal")
-    program, plan = compiled.program("outputs", batch, (), ())
+    program, plan = compiled.program("outputs", batch)
     outputs = program.forward(compiled.feeds(batch, plan))
     if len(outputs) != 1:
         raise EngineError(f"this diagonal is for nets with one output, and this one has {len(outputs)}: use "

@@ -42,7 +42,8 @@ def second_difference(net, loss, data, curv, v, step):
 
 REPEATED = [
     row for row in CASES
-    if row.op in covered() and row.op not in UNSUPPORTED and row.note != "GPU only" and not (row.kink or row.sparse or row.random)
+    if row.op in covered() and row.op not in UNSUPPORTED and row.note != "GPU only"
+    and not (row.kink or row.sparse or row.random)
     and row.op not in SPENT and (row.op not in RULES or RULES[row.op].kind != "zero")
     and (row.op, row.dtype) != ("Deconvolution", "float32")  # of volumes: the second one spoils the process
 ]  # fmt: skip
