@@ -25,6 +25,7 @@ from hessmx.operators import (
     MonteCarloFisher,
     Outer,
     Residual,
+    Unpenalised,
 )
 from hessmx.operators.base import checked
 from hessmx.operators.factors import MATRICES, Walk, build
@@ -242,11 +243,11 @@ class Curvature(Questions):
     @alone
     def kfac(
         self, matrix: str = "ggn", sharing: str = "expand", corrected: bool = False, biases: str = "joint",
-        draws: int = 1,
+        draws: int = 1, penalised: bool = True,
     ) -> KFAC:  # fmt: skip
         """K-FAC (P, P) of Dense and Convolution layers, as it is now; other parameters get exact blocks of their own.
 
-        matrix     "ggn" (penalty included), "mc" (labels drawn, `draws` per sample) or "empirical"
+        matrix     "ggn" (penalty included, if penalised), "mc" (labels drawn, `draws` per sample) or "empirical"
         sharing    "expand" or "reduce": weights used at many positions (Eschenhagen et al. 2023, section 3)
         corrected  EK-FAC: the true diagonal in the factors' eigenbasis (George et al. 2018)
         biases     "joint" with their weight, or "separate" blocks
@@ -259,9 +260,11 @@ class Curvature(Questions):
 
         def dense(names: Sequence[str]) -> np.ndarray:
             whole = self.fisher("mc", draws) if matrix == "mc" else self._curved(MATRICES[matrix])
+            if matrix == "ggn" and not penalised:
+                whole = Unpenalised(self._selected.engine, self._objective)
             return whole.block(tuple(names)).to_dense()
 
-        return build(walk, sharing, corrected, biases, dense)
+        return build(walk, sharing, corrected, biases, penalised and matrix == "ggn", dense)
 
     def preconditioned(self, trainer: Any, matrix: str = "hessian") -> tuple[Preconditioner, Preconditioned]:
         """A gluon.Trainer's preconditioner P as it is now, and the objective as it sees it: P^-1/2 (A + decay) P^-1/2.

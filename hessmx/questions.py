@@ -91,7 +91,7 @@ class Questions:
     ) -> Solution:
         """x with (A + damping I) x = b, by "cg" or "minres"; b is the gradient by default: a Newton step is -x.
 
-        preconditioner="kfac" or "ekfac" (or an operator near the inverse) saves products: docs/uses/kfac.md.
+        preconditioner="kfac" or "ekfac" (or an operator near the inverse) saves products: docs/questions/kfac.md.
         """
         b = self.gradient() if b is None else b
         if isinstance(options.get("preconditioner"), str):

@@ -16,6 +16,7 @@ from hessmx.cli.curvature import eigen, layers, spectrum, trace
 from hessmx.cli.demo import demo
 from hessmx.cli.inputs import inputs
 from hessmx.cli.landscape import landscape
+from hessmx.cli.posterior import kfac, laplace
 from hessmx.cli.trust import check, ops
 from hessmx.errors import HessmxError, HessmxWarning
 
@@ -26,7 +27,7 @@ def hessmx() -> None:
     """Curvature of the loss of a trained MXNet Gluon net: numbers with error bars, and figures."""
 
 
-for command in (eigen, trace, spectrum, layers, landscape, inputs, quantise, prune, check, ops, demo):
+for command in (eigen, trace, spectrum, layers, landscape, inputs, quantise, prune, kfac, laplace, check, ops, demo):
     hessmx.add_command(command)
 
 

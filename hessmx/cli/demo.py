@@ -33,8 +33,9 @@ def demo(out: str, seed: int) -> int:
     """Train a Maxout and a dense net on handwritten digits and show how curved their losses are."""
     folder = Path(out)
     train, test = _digits(seed)
-    with files.replacing(folder / "digits.npz") as file:
-        np.savez_compressed(file, x=train[0], y=train[1])
+    for name, (x, y) in {"digits": train, "held-out": test}.items():
+        with files.replacing(folder / f"{name}.npz") as file:
+            np.savez_compressed(file, x=x, y=y)
     rows = [_row(name, folder, train, test, seed) for name in NETS]
     click.echo("\n" + _table(rows))
     click.echo(f"\nFigures and numbers are in {folder}/. Ask further questions of the saved nets:\n"

@@ -6,19 +6,24 @@ Every function takes the Axes to draw on, or makes a Figure of its own: `save(fi
 from hessmx.figures.canvas import save
 from hessmx.figures.compression import bit_costs, pruning
 from hessmx.figures.eigen import eigenvalues
+from hessmx.figures.factored import factored
 from hessmx.figures.inputs import input_gradients, saliency
 from hessmx.figures.landscape import line, plane
 from hessmx.figures.layers import layers
 from hessmx.figures.matrix import matrix
+from hessmx.figures.posterior import band, evidence, reliability
 from hessmx.figures.spectra import density, log_density, spectrum
 from hessmx.figures.trace import estimate
 from hessmx.figures.training import history, ridge, stability
 
 __all__ = [
+    "band",
     "bit_costs",
     "density",
     "eigenvalues",
     "estimate",
+    "evidence",
+    "factored",
     "history",
     "input_gradients",
     "layers",
@@ -27,6 +32,7 @@ __all__ = [
     "matrix",
     "plane",
     "pruning",
+    "reliability",
     "ridge",
     "saliency",
     "save",

@@ -14,6 +14,7 @@ from hessmx.operators.matrices import (
     Hessian,
     MonteCarloFisher,
     Residual,
+    Unpenalised,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "Sum",
     "SymmetricOperator",
     "Transpose",
+    "Unpenalised",
 ]

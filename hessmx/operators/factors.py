@@ -131,14 +131,16 @@ def roots(hessians: np.ndarray, shape: Sequence[int]) -> Iterator[np.ndarray]:
             yield columns[:, :, k].reshape(shape)
 
 
-def build(walk: Walk, sharing: str, corrected: bool, biases: str, other: Callable[[Sequence[str]], Any]) -> KFAC:
+def build(
+    walk: Walk, sharing: str, corrected: bool, biases: str, penalised: bool, other: Callable[[Sequence[str]], Any]
+) -> KFAC:
     """The operator; `other(names)` gives the dense block of parameters that are in no layer."""
     choose("sharing", sharing, SHARING)
     choose("biases", biases, ("joint", "separate"))
     objective = walk.objective
     layers, rest = walk.layers()
     others = _others(rest, objective)
-    penalty = objective.penalty.diagonal if walk.kind == "ggn" else np.zeros(objective.net.size)
+    penalty = objective.penalty.diagonal if penalised else np.zeros(objective.net.size)
     parts = [part for layer in layers for part in _parts(layer, biases, penalty, objective)]
     _add_up(walk, layers, parts, sharing)
     for part in parts:

@@ -36,6 +36,10 @@ class Block:
     def from_basis(self, matrix: np.ndarray) -> np.ndarray:
         return self.outputs @ matrix @ self.inputs.T
 
+    def having(self, values: np.ndarray) -> Block:
+        """The same basis with other eigenvalues (O, I)."""
+        return replace(self, values=values)
+
     def diagonal(self) -> np.ndarray:
         """(O, I)."""
         return self.outputs**2 @ self.values @ (self.inputs**2).T
@@ -68,7 +72,7 @@ class KFAC(SymmetricOperator):
 
     def map(self, function: Function) -> KFAC:
         """The matrix with `function` applied to its eigenvalues."""
-        return KFAC([replace(block, values=function(block.values)) for block in self.blocks], self.shape[0], self.label)
+        return KFAC([block.having(function(block.values)) for block in self.blocks], self.shape[0], self.label)
 
     def inverse(self, damping: float = 0.0) -> KFAC:
         """(A + damping I)^-1, exactly; InputError where that is not positive definite."""

@@ -77,6 +77,33 @@ class Relabel:
         return scale(self.loss, self.compiled.plan(batch).output_shapes[0])
 
 
+_FAMILIES: dict[type, str] = {
+    _gluon.SoftmaxCrossEntropyLoss: "categorical",
+    _gluon.L2Loss: "gaussian",
+    _gluon.SigmoidBinaryCrossEntropyLoss: "bernoulli",
+    _gluon.LogisticLoss: "bernoulli",
+}
+
+
+def family(loss: Any) -> str:
+    """"gaussian", "categorical" or "bernoulli": of which distribution the loss is the negative logarithm."""
+    for kind, name in _FAMILIES.items():
+        if isinstance(loss, kind) and not getattr(loss, "_from_sigmoid", False):
+            return name
+    known = ", ".join(kind.__name__ for kind in _FAMILIES)
+    raise EngineError(f"a posterior needs a loss that is a negative log-likelihood of the outputs: {known}, without "
+                      f"from_sigmoid; not {type(loss).__name__}")
+
+
+def nats(loss: Any, output_shape: tuple) -> float:
+    """Factor from the loss of a sample to -log p(y | z), up to a constant; of a squared loss with variance 1."""
+    weight = 1.0 if getattr(loss, "_weight", None) is None else float(loss._weight)
+    entries = float(np.prod(output_shape[1:]))
+    if isinstance(loss, _gluon.SoftmaxCrossEntropyLoss):
+        entries /= output_shape[loss._axis]
+    return entries / weight
+
+
 def sampler(loss: Any) -> Sampler:
     """How labels are drawn from the model of `loss`; EngineError where the loss is not known to be a likelihood."""
     for kind, draw in _SAMPLERS.items():
@@ -94,10 +121,4 @@ def scale(loss: Any, output_shape: tuple) -> float:
 
     A loss that is c times a log-likelihood has E[g g'] = c^2 F while its Gauss-Newton matrix is c F.
     """
-    weight = 1.0 if getattr(loss, "_weight", None) is None else float(loss._weight)
-    if isinstance(loss, _gluon.L2Loss):
-        return 1.0  # weight and mean are in the variance
-    entries = float(np.prod(output_shape[1:]))
-    if isinstance(loss, _gluon.SoftmaxCrossEntropyLoss):
-        entries /= output_shape[loss._axis]
-    return entries / weight
+    return 1.0 if isinstance(loss, _gluon.L2Loss) else nats(loss, output_shape)  # there it is all in the variance

@@ -75,6 +75,12 @@ class GaussNewton(Curved):
         return self.objective.convex
 
 
+class Unpenalised(GaussNewton):
+    """G of the losses alone."""
+
+    penalised = False
+
+
 class Residual(Curved):
     """H - G: what the curvature of the net itself adds; mean_i sum_k (dl / dz_k) d2 z_k / dw2."""
 

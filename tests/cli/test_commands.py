@@ -110,6 +110,45 @@ def test_inputs(saved, tmp_path):
     np.testing.assert_allclose(found.gradients, np.tile(weight[1], (3, 1)), rtol=1e-12)
 
 
+def test_kfac_of_one_layer_with_squared_loss_is_exact(saved, tmp_path, capsys):
+    run("kfac --damping 0.01", saved, tmp_path)
+    found = files.load(tmp_path / "kfac.json")
+    assert found.traces.sum() == pytest.approx(np.trace(linear_hessian()), rel=1e-9)
+    assert found.logdet == pytest.approx(np.linalg.slogdet(linear_hessian() + 0.01 * np.eye(10))[1], rel=1e-9)
+    assert found.error < 1e-9 and found.helped < found.alone
+    assert "takes" in capsys.readouterr().out
+    assert (tmp_path / "kfac.png").read_bytes().startswith(PNG)
+
+
+def test_laplace_of_a_linear_net(saved, tmp_path, capsys):
+    """Evidence of weights as they are: the summed squared error, the prior, the posterior's volume."""
+    run(f"laplace --prior 0.5 --noise 2 --test {saved}/data.npz", saved, tmp_path)
+    found, predicted = (files.load(tmp_path / f"{name}.json") for name in ("laplace", "prediction"))
+    weight = mx.nd.load(f"{saved}/net-0000.params")["arg:net_dense0_weight"].asnumpy()
+    bias = mx.nd.load(f"{saved}/net-0000.params")["arg:net_dense0_bias"].asnumpy()
+    residuals, w = Y - X @ weight.T - bias, np.concatenate([weight.ravel(), bias])
+    precision = 80 * linear_hessian() / 4 + 0.5 * np.eye(10)
+    likelihood = -(residuals**2).sum() / 8 - 40 * np.log(2 * np.pi * 4)
+    expected = likelihood - 0.25 * w @ w + 5 * np.log(0.5) - 0.5 * np.linalg.slogdet(precision)[1]
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert predicted.nll(Y) < 10 and f"{predicted.nll(Y):.6g}" in capsys.readouterr().out
+    rows = np.hstack([np.kron(np.eye(2), X[0]), np.eye(2)])
+    true = rows @ np.linalg.inv(precision) @ rows.T
+    np.testing.assert_allclose(predicted.covariances[0], true, rtol=1e-9, atol=1e-15)
+
+
+def test_laplace_of_classes_with_a_fitted_prior(saved, tmp_path, capsys):
+    np.savez(tmp_path / "classes.npz", x=X, y=(X[:, 0] > 0).astype(float))
+    data = f"{tmp_path}/classes.npz"
+    code = main(["laplace", *options(saved)[:-1], data, "--loss", "softmax-ce", "--out", str(tmp_path), "--fit",
+                 "--by", "kind", "--structure", "full", "--test", data])  # fmt: skip
+    assert code == 0
+    found, tested = (files.load(tmp_path / f"{name}.json") for name in ("laplace", "calibration"))
+    assert found.groups == ("weight", "bias") and found.converged
+    assert tested.counts.sum() == 40 and f"{tested.ece:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "calibration.png").read_bytes().startswith(PNG)
+
+
 def test_check(saved, tmp_path, capsys):
     run("check", saved, tmp_path)
     assert files.load(tmp_path / "check.json").trusted
@@ -146,4 +185,4 @@ def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in
-               "eigen trace spectrum layers landscape inputs check ops demo".split())
+               "eigen trace spectrum layers landscape inputs kfac laplace check ops demo".split())
