@@ -27,7 +27,7 @@ from hessmx.uses.posterior import Covariance, Full, Kronecker, LowRank, Structur
 from hessmx.uses.predictions import Outputs, Prediction, predicted
 
 STRUCTURES = ("kfac", "ekfac", "full", "low-rank", "last-layer")
-MOST_DENSE = 10_000  # parameters of a posterior without structure: 1.6 GB, and a minute for each covariance
+MOST_DENSE = 5_000  # parameters of a posterior without structure: a minute for its eigenvectors
 FLAT = 1e-3  # nats per logarithm of a precision: a fit is converged where no slope is larger
 Prior = Union[None, float, Mapping[str, float], np.ndarray]
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from hessmx.errors import InputError
-from hessmx.operators.kfac import KFAC, Block
+from hessmx.operators.kfac import KFAC, Block, eigen
 
 
 class Covariance(Protocol):
@@ -44,36 +43,38 @@ class Structure(Protocol):
 
 
 class Full:
-    """All of H. A covariance costs P^3 / 3 operations, memory two times P^2 numbers."""
+    """All of H. One eigendecomposition, and for a prior that is not one number one for each covariance; P^2 numbers."""
 
     def __init__(self, matrix: np.ndarray):
-        self.matrix = (matrix + matrix.T) / 2
+        self.values, self.vectors = eigen(matrix)
 
     def at(self, beta: float, prior: np.ndarray) -> Covariance:
-        return _Cholesky(beta * self.matrix + np.diag(prior))
+        scale = 1 / np.sqrt(prior)
+        if prior.min() == prior.max():
+            return _Whole(scale, beta * self.values / prior[0], self.vectors)
+        root = scale[:, None] * self.vectors * np.sqrt(self.values)
+        return _Whole(scale, *eigen(beta * (root @ root.T)))
 
 
-class _Cholesky:
-    def __init__(self, precision: np.ndarray):
-        self._factor, _ = cho_factor(precision, lower=True)
-        self.logdet_precision = 2 * float(np.log(np.diag(self._factor)).sum())
-        self._variances: np.ndarray | None = None
+class _Whole:
+    """S = D^-1/2 V diag(1 / (1 + m)) V' D^-1/2 with the eigenpairs m, V of D^-1/2 beta H D^-1/2."""
+
+    def __init__(self, scale: np.ndarray, m: np.ndarray, vectors: np.ndarray):
+        self.scale, self.vectors, self.left = scale, vectors, 1 / (1 + m)
+        self.logdet_precision = float(np.log1p(m).sum() - 2 * np.log(scale).sum())
 
     def variances(self) -> np.ndarray:
-        if self._variances is None:
-            root = solve_triangular(self._factor, np.eye(len(self._factor)), lower=True)
-            self._variances = (root**2).sum(axis=0)
-        return self._variances
+        return np.asarray(self.scale**2 * (self.vectors**2 @ self.left))
 
     def times(self, vector: np.ndarray) -> np.ndarray:
-        return np.asarray(cho_solve((self._factor, True), vector))
+        return np.asarray(self.scale * (self.vectors @ (self.left * (self.vectors.T @ (self.scale * vector)))))
 
     def quadratic(self, rows: np.ndarray) -> np.ndarray:
-        half = solve_triangular(self._factor, rows.T, lower=True)
-        return half.T @ half
+        turned = (rows * self.scale) @ self.vectors
+        return np.asarray((turned * self.left) @ turned.T)
 
     def draw(self, normal: np.ndarray) -> np.ndarray:
-        return np.asarray(solve_triangular(self._factor, normal.T, lower=True, trans="T").T)
+        return np.asarray(((normal * np.sqrt(self.left)) @ self.vectors.T) * self.scale)
 
 
 class LowRank:

@@ -194,6 +194,17 @@ def test_equals_laplace_torch(likelihood, told, structure, options):
         assert relative(predicted.probabilities.ravel(), np.array(expected["probit"])) < 1e-10
 
 
+@pytest.mark.parametrize("structure", ["full", "kfac", "low-rank", "last-layer"])
+@pytest.mark.parametrize("by", [None, "layer"])
+def test_precisions_far_apart_are_no_trouble(structure, by):
+    """A fit's line search may try any: variances stay between 0 and the prior's, and the evidence is a number."""
+    made = laplace(tanh_net("l2"), structure, by=by, **({"rank": 7} if structure == "low-rank" else {}))
+    for prior, noise in ((1e-9, 1e-7), (1e9, 1e-7), (1e-9, 1e7)):
+        at = Laplace(made._data, made._structure, structure, by, np.full(made.prior.shape, prior), noise, True)
+        variances = at.variances()
+        assert np.isfinite(at.evidence().value) and (variances >= 0).all() and (variances <= (1 + 1e-9) / prior).all()
+
+
 def test_samples_have_the_posterior_mean_and_covariance():
     found = laplace(tanh_net("l2"), "kfac", 5.0, NOISE)
     drawn = found.sample(4000, seed=1)
