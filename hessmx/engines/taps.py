@@ -88,15 +88,17 @@ def _built(graph: Graph, shapes: Mapping[str, Shape], added: Mapping[Entry, str]
 
 
 class AtOutputs:
-    """Gradients and Hessians of the per-sample losses with respect to the net's output."""
+    """Gradients and Hessians of the per-sample losses with respect to the net's output, in float64.
+
+    p - p^2 of a net that is sure of a class would be rounding in float32.
+    """
 
     def __init__(self, loss: Callable[..., Any], compiled: Compiled):
-        self.loss, dtype = loss, compiled.dtype or compiled.net.dtype
         with scope():
             block = _Shifted()
         block.initialize(ctx=compiled.net.context)
-        block.cast(dtype)
-        self._compiled = Compiled(Net(block), loss, compiled.train, compiled.seed)
+        block.cast("float64")
+        self._compiled = Compiled(Net(block), loss, compiled.train, compiled.seed, dtype=np.float64)
 
     def gradient(self, z: np.ndarray, batch: Batch) -> np.ndarray:
         """dl_i / dz_i (N, ...)."""
@@ -121,7 +123,7 @@ class AtOutputs:
         return columns
 
     def _batch(self, z: np.ndarray, batch: Batch) -> tuple[Batch, Plan]:
-        array = mx.nd.array(z, ctx=self._compiled.net.context, dtype=z.dtype)
+        array = mx.nd.array(z, ctx=self._compiled.net.context, dtype="float64")
         own = Batch(batch.index, [array], batch.labels, kept=False)
         plan = self._compiled.plan(own)
         if plan.samples != len(z):

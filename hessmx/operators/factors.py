@@ -29,6 +29,7 @@ MATRICES = {"ggn": "ggn", "mc": "mc-fisher", "empirical": "fisher"}
 SHARING = ("expand", "reduce")
 MOST_OTHERS = 2000  # parameters of one block that is no such layer: they cost as many products
 _INDEFINITE = 1e-6
+_ROUNDING = 1e-7  # smaller Hessians, of a net that is sure of every class, are differences of numbers around 1
 
 
 @dataclass
@@ -122,7 +123,7 @@ def roots(hessians: np.ndarray, shape: Sequence[int]) -> Iterator[np.ndarray]:
     """Cotangents (N, ...) whose outer products add up to the losses' Hessians (N, K, K); rank many."""
     values, vectors = np.linalg.eigh((hessians + hessians.transpose(0, 2, 1)) / 2)
     largest = float(np.abs(values).max()) or 1.0
-    if values.min() < -_INDEFINITE * largest:
+    if values.min() < -_INDEFINITE * max(largest, _ROUNDING):
         raise InputError("the loss is not convex in the net's output, so its Gauss-Newton matrix is indefinite and has "
                          "no Kronecker factors: use matrix='empirical'")
     columns = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]

@@ -100,8 +100,8 @@ class Prediction(Result):
         return float(-np.log(np.maximum(chosen, 1e-300)).sum() / len(y))
 
 
-def predicted(family: str, z: np.ndarray, covariances: np.ndarray, noise: float, link: str, samples: int, seed: int,
-              provenance: Provenance) -> Prediction:
+def predicted(family: str, z: np.ndarray, covariances: np.ndarray, noise: float, link: str, samples: int = 1000,
+              seed: int = 0, provenance: Provenance | None = None) -> Prediction:
     """Probabilities for outputs N(z, covariances): the link's mean over that distribution."""
     choose("link", link, LINKS)
     probabilities = None
@@ -115,7 +115,7 @@ def predicted(family: str, z: np.ndarray, covariances: np.ndarray, noise: float,
         else:
             normal = np.random.default_rng([seed, 0x1A]).standard_normal((positive_int("samples", samples), z.shape[1]))
             probabilities = np.array([squash(m + normal @ _root(c).T).mean(axis=0) for m, c in zip(z, covariances)])
-    return Prediction(z, covariances, noise, link, probabilities, family, provenance)
+    return Prediction(z, covariances, noise, link, probabilities, family, provenance or Provenance())
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -202,6 +202,22 @@ def test_drawn_labels_give_the_exact_factors_in_the_mean():
     assert np.std(single) > 0.01 * true
 
 
+def test_a_float32_net_that_is_sure_of_every_class():
+    """p - p^2 is below float32's rounding then; the loss's Hessian is computed in float64."""
+    net = started(dense_net((4, 3), "tanh"), "float32")
+    weight = next(iter(net.collect_params("_weight|.*weight").values()))
+    weight.set_data(mx.nd.array(16 * np.eye(3, 4)))
+    x = np.eye(3, 4).repeat(2, axis=0) + 0.01 * RNG.normal(size=(6, 4))
+    curv = Curvature(net, CE(), (x, np.repeat(np.arange(3), 2)))
+    p = np.exp(net(mx.nd.array(x)).asnumpy().astype(np.float64))
+    p /= p.sum(axis=1, keepdims=True)
+    inside = (p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None]).mean(axis=0)
+    inputs = np.column_stack([x.astype(np.float32), np.ones(6)]).astype(np.float64)
+    assert curv.kfac().trace() == pytest.approx(np.trace(inside) * np.trace(inputs.T @ inputs) / 6, rel=1e-5)
+    weight.set_data(mx.nd.array(60 * np.eye(3, 4)))
+    assert 0 <= curv.kfac().trace() < 1e-20
+
+
 def test_float32_is_rounded_float64():
     for name in ("conv", "pooled, normalised", "maxout"):
         assert relative(problem(name, dtype="float32").kfac().to_dense(), problem(name).kfac().to_dense()) < 2e-5

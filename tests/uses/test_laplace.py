@@ -205,6 +205,17 @@ def test_precisions_far_apart_are_no_trouble(structure, by):
         assert np.isfinite(at.evidence().value) and (variances >= 0).all() and (variances <= (1 + 1e-9) / prior).all()
 
 
+@pytest.mark.parametrize("recentre", [False, True])
+def test_tuned_takes_the_factor_with_the_likeliest_held_out_samples(recentre):
+    rng = np.random.default_rng(9)
+    made = laplace(tanh_net(), "kfac", 0.3, recentre=recentre)
+    x, y, factors = rng.normal(size=(20, 4)), rng.integers(0, 3, 20), (0.1, 1.0, 10.0, 100.0)
+    losses_of = [laplace(tanh_net(), "kfac", 0.3 * f, recentre=recentre).predict(x).nll(y) for f in factors]
+    found = made.tuned(x, y, factors=factors)
+    assert found.prior[0] == pytest.approx(0.3 * factors[int(np.argmin(losses_of))])
+    assert found.predict(x).nll(y) == pytest.approx(min(losses_of), rel=1e-9)
+
+
 def test_samples_have_the_posterior_mean_and_covariance():
     found = laplace(tanh_net("l2"), "kfac", 5.0, NOISE)
     drawn = found.sample(4000, seed=1)
