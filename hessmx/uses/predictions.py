@@ -10,6 +10,7 @@ from scipy.special import expit, softmax
 
 from hessmx.algorithms.common import positive_int
 from hessmx.engines.compiled import Compiled
+from hessmx.engines.taps import outputs_of
 from hessmx.errors import DataError, HessmxError, InputError, choose
 from hessmx.graph.trace import flatten
 from hessmx.operators.jacobian import Jacobian
@@ -42,9 +43,7 @@ class Outputs:
             yield z, jacobian.rmatmat(units).T.astype(np.float64)
 
     def _values(self, batch: Batch) -> np.ndarray:
-        program, plan = self._compiled.program("outputs", batch, (), ())
-        assert program is not None
-        z = program.forward(self._compiled.feeds(batch, plan))[0].asnumpy().astype(np.float64)
+        z = outputs_of(self._compiled, batch)[0].astype(np.float64)
         return z.reshape(len(z) if z.ndim else 1, -1)
 
     def _stand_alone(self, arrays: Sequence[Any], outputs: np.ndarray) -> bool:
