@@ -27,7 +27,8 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 _PARAMS_MAGIC = (0x112).to_bytes(8, "little")
 _RESULT_MODULES = ("hessmx.uses.landscape", "hessmx.trust.check", "hessmx.trust.coverage", "hessmx.uses.training",
-                   "hessmx.uses.quantisation", "hessmx.uses.int8", "hessmx.uses.pruning")
+                   "hessmx.uses.quantisation", "hessmx.uses.int8", "hessmx.uses.pruning", "hessmx.uses.paths",
+                   "hessmx.uses.merging", "hessmx.uses.ewc")
 _INLINE = 1000  # arrays with more entries go to the npz beside the JSON
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # JSON has no such numbers
 

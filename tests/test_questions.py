@@ -48,7 +48,38 @@ def bias_claims(numbers):
     assert shifts == pytest.approx({"none": 0, "W": 0, "W and b": 2.0**-10}, abs=1e-12)
 
 
-CLAIMS = {"maxout": maxout_claims, "quadratic_form": quadratic_form_claims, "bias": bias_claims}
+def quantisation_claims(numbers):
+    """The prediction ranks all roundings, and is right where they are small; what is kept is what is excluded."""
+    ranks = numbers["ranks"]
+    assert ranks["all"]["predicted"] > 0.8
+    assert ranks["12"]["error"] < 0.2 and ranks["10"]["predicted"] > 0.9
+    assert all(plan["mean"] <= plan["budget"] + 1e-9 for plan in numbers["plans"].values())
+    assert all(len(run["kept"]) == len(run["exclude"]) for run in numbers["int8"].values())
+
+
+def pruning_claims(numbers):
+    """Units of little weight are ranked as they are; the greedy sum is the cost of all that is gone."""
+    assert numbers["alone"]["all"]["exact"] > 0.9
+    greedy = numbers["units"]["greedy"]
+    assert np.array(greedy["separate"], float) == pytest.approx(np.array(greedy["joint"]), rel=0.02, abs=1e-5)
+
+
+def two_nets_claims(numbers):
+    """Linear regressions merge exactly; a bent path is longer than the straight one."""
+    assert numbers["regression"] < 1e-9
+    lengths = {name: path["length"] for name, path in numbers["paths"].items()}
+    assert lengths["straight"] <= min(lengths["bezier"], lengths["chain"])
+
+
+def forgetting_claims(numbers):
+    """With a head for each task the strongest penalty forgets least."""
+    rise = {name: run["loss after"] - run["loss before"] for name, run in numbers["tasks"].items()}
+    assert rise["two ggn 1000"] < rise["two ggn 0"] and rise["one ggn 1000"] < rise["one ggn 0"]
+
+
+CLAIMS = {"maxout": maxout_claims, "quadratic_form": quadratic_form_claims, "bias": bias_claims,
+          "quantisation": quantisation_claims, "pruning": pruning_claims, "two_nets": two_nets_claims,
+          "forgetting": forgetting_claims}
 LARGEST = 120_000  # bytes of a picture
 SECONDS = 20
 

@@ -18,6 +18,7 @@ from hessmx.cli.inputs import inputs
 from hessmx.cli.landscape import landscape
 from hessmx.cli.posterior import kfac, laplace
 from hessmx.cli.trust import check, ops
+from hessmx.cli.two_nets import importance, merge, path
 from hessmx.errors import HessmxError, HessmxWarning
 
 
@@ -28,6 +29,8 @@ def hessmx() -> None:
 
 
 for command in (eigen, trace, spectrum, layers, landscape, inputs, quantise, prune, kfac, laplace, check, ops, demo):
+    hessmx.add_command(command)
+for command in (path, merge, importance):
     hessmx.add_command(command)
 
 

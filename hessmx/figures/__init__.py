@@ -8,13 +8,14 @@ from hessmx.figures.compression import bit_costs, pruning
 from hessmx.figures.eigen import eigenvalues
 from hessmx.figures.factored import factored
 from hessmx.figures.inputs import input_gradients, saliency
-from hessmx.figures.landscape import line, plane
+from hessmx.figures.landscape import line, plane, surface
 from hessmx.figures.layers import layers
 from hessmx.figures.matrix import matrix
 from hessmx.figures.posterior import band, evidence, reliability
 from hessmx.figures.spectra import density, log_density, spectrum
 from hessmx.figures.trace import estimate
 from hessmx.figures.training import history, ridge, stability
+from hessmx.figures.two_nets import importance, merged, paths
 
 __all__ = [
     "band",
@@ -25,11 +26,14 @@ __all__ = [
     "evidence",
     "factored",
     "history",
+    "importance",
     "input_gradients",
     "layers",
     "line",
     "log_density",
     "matrix",
+    "merged",
+    "paths",
     "plane",
     "pruning",
     "reliability",
@@ -38,4 +42,5 @@ __all__ = [
     "save",
     "spectrum",
     "stability",
+    "surface",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
@@ -54,9 +55,10 @@ def _agreement(result: BitCosts, ax: Axes) -> None:
     middle = max(1e-6 * abs(result.loss), float(np.abs(result.measured).max()) * 1e-7, 1e-12)
     top = float(np.nanmax(np.abs(np.concatenate([result.measured.ravel(), result.predicted.ravel()])))) or 1.0
     ax.plot([-top, top], [-top, top], color=FAINT, linewidth=1, label="equal")
+    shades = colormaps["plasma"](np.linspace(0, 0.85, len(result.bits)))
     for j, bits in enumerate(result.bits):
-        ax.plot(result.measured[:, j], result.predicted[:, j], _MARKERS[j % 6], markersize=5, alpha=0.8,
-                color=_CURVES[j % 6], label=f"{bits} bits")
+        ax.plot(result.measured[:, j], result.predicted[:, j], _MARKERS[j % 6], markersize=5, color=shades[j],
+                label=f"{bits} bits")
     ax.set_xscale("symlog", linthresh=middle)
     ax.set_yscale("symlog", linthresh=middle)
     low = min(0.0, float(np.nanmin(result.measured)), float(result.predicted.min()))

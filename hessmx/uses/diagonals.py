@@ -16,6 +16,7 @@ from hessmx.algorithms.common import positive_int
 from hessmx.curvature import Curvature
 from hessmx.errors import EngineError
 from hessmx.graph.trace import flatten
+from hessmx.operators.likelihood import Relabel
 from hessmx.problem.data import Batch
 from hessmx.results import VectorEstimate
 
@@ -30,13 +31,13 @@ def ggn_diagonal(curv: Any, draws: int = 20) -> VectorEstimate:
     relative standard error of every entry at most sqrt(2 / draws), sqrt(2 / (draws x batches)) where batches are alike.
     """
     positive_int("draws", draws, 2)
-    root = _root(curv._loss)
-    linear = Curvature(curv._net.block, _dot, [_placed(curv, batch) for batch in curv._batches], list(curv.param_names),
-                       mode=curv.mode, engine="auto", seed=curv.seed)
-    generator = np.random.default_rng([curv.seed, 0xD1A6])
+    drawn = _Cotangents(curv._compiled("the Gauss-Newton matrix's diagonal"), curv._loss, curv.seed)
+    first = [drawn(batch, 0) for batch in curv._batches]
+    linear = Curvature(curv._net.block, _dot, [(*batch.inputs, batch.labels) for batch in first],
+                       list(curv.param_names), mode=curv.mode, seed=curv.seed)
     objective, found = curv._objective, []
-    for _ in range(draws):
-        total = objective.add_up(lambda batch: _square(curv, linear, root, batch, generator))
+    for draw in range(draws):
+        total = objective.add_up(lambda batch, draw=draw: _square(linear, drawn(batch, draw)))
         found.append(np.asarray(objective.vector(total, np.ones(curv.num_params), dtype=np.float64)))
     values = np.stack(found)
     return VectorEstimate(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(draws), draws, "squared gradients",
@@ -60,12 +61,8 @@ def _squares(curv: Any, batch: Batch) -> tuple[np.ndarray, int]:
     return sum(gradient_of(curv, sample) ** 2 for sample in single), len(single)  # type: ignore[return-value]
 
 
-def _square(curv: Any, linear: Any, root: Root, batch: Batch,
-            generator: np.random.Generator) -> tuple[np.ndarray, int]:
-    z = outputs_of(curv, batch)
-    signs = generator.choice([-1.0, 1.0], size=z.shape)
-    cotangent = mx.nd.array(root(z, signs), ctx=linear._net.context, dtype=linear.dtype)
-    return gradient_of(linear, Batch(batch.index, batch.inputs, cotangent, kept=False)) ** 2, len(z)
+def _square(linear: Any, batch: Batch) -> tuple[np.ndarray, int]:
+    return gradient_of(linear, batch) ** 2, batch.inputs[0].shape[0]
 
 
 def gradient_of(curv: Any, batch: Batch) -> np.ndarray:
@@ -73,20 +70,19 @@ def gradient_of(curv: Any, batch: Batch) -> np.ndarray:
     return np.asarray(curv._selected.gradients.gradient(batch)[0], np.float64)
 
 
-def outputs_of(curv: Any, batch: Batch) -> np.ndarray:
-    """Outputs (N, ...) of the net on a batch, as `curv` computes them."""
-    compiled = curv._compiled("the Gauss-Newton matrix's diagonal")
-    program, plan = compiled.program("outputs", batch)
-    outputs = program.forward(compiled.feeds(batch, plan))
-    if len(outputs) != 1:
-        raise EngineError(f"this diagonal is for nets with one output, and this one has {len(outputs)}: use "
-                          "curv.diagonal(matrix='ggn')")
-    return np.asarray(outputs[0].asnumpy(), np.float64)
+class _Cotangents(Relabel):
+    """Batches with L e in the place of the labels, for signs e drawn anew in every draw."""
 
+    def __init__(self, compiled: Any, loss: Any, seed: int):
+        root = _root(loss)
+        super().__init__(compiled, loss, seed)
+        self._draw = lambda loss, z, labels, generator: root(z, generator.choice([-1.0, 1.0], size=z.shape))
 
-def _placed(curv: Any, batch: Batch) -> tuple[Any, ...]:
-    """A batch whose labels are cotangents: of the shape of the outputs, to be filled."""
-    return (*batch.inputs, mx.nd.array(np.zeros_like(outputs_of(curv, batch)), ctx=curv._net.context, dtype=curv.dtype))
+    def __call__(self, batch: Batch, draw: int) -> Batch:
+        if isinstance(batch.labels, (list, tuple)):
+            return super().__call__(batch, draw)  # which says that this is for one label
+        labels = batch.labels.astype(self.compiled.net.dtype)  # class numbers may be whole numbers, cotangents are not
+        return super().__call__(Batch(batch.index, batch.inputs, labels, kept=False), draw)
 
 
 def _dot(output: Any, cotangent: Any) -> Any:

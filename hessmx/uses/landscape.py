@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Union
 
 import numpy as np
 
-from hessmx.algorithms.common import Progress, gaussian, positive_int
+from hessmx.algorithms.common import Progress
 from hessmx.algorithms.state import RunState, open_state
 from hessmx.errors import InputError
 from hessmx.results import Provenance, Result
+from hessmx.uses.directions import Trajectory, normalised, random_directions, towards, trajectory
+from hessmx.uses.nets import elsewhere
+from hessmx.uses.points import PointLog
+
+__all__ = ["LandscapeLine", "LandscapePlane", "Trajectory", "line", "normalised", "plane", "random_directions",
+           "towards", "trajectory"]
 
 POINTS = 41
 SPAN = 3.0  # the default line ends where the quadratic model has risen by SPAN^2 times the loss
@@ -36,6 +43,8 @@ class LandscapeLine(Result):
     curvature: float  # d . H d
     direction_norm: float
     label: str = "direction"
+    slopes: np.ndarray | None = None  # (m,) dL/ds at every point, where asked for
+    curvatures: np.ndarray | None = None  # (m,) d2L/ds2
     provenance: Provenance = field(default_factory=Provenance)
 
 
@@ -56,21 +65,14 @@ class LandscapePlane(Result):
     provenance: Provenance = field(default_factory=Provenance)
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory(Result):
-    """A training trajectory projected on its two principal directions."""
-
-    directions: np.ndarray  # (P, 2), orthonormal
-    path: np.ndarray  # (t, 2)
-    explained: np.ndarray  # (2,) shares of the variance
-
-
 def line(curv: Any, direction: np.ndarray, radii: Sequence[float] | np.ndarray | None = None, *,
-         label: str = "direction", state: State = None, progress: Progress | None = None) -> LandscapeLine:
+         label: str = "direction", derivatives: bool = False, state: State = None,
+         progress: Progress | None = None) -> LandscapeLine:
     """Loss along one direction. Costs a gradient, one product and a loss per radius.
 
+    With `derivatives` also the exact slope and curvature at every point: a gradient and a product each.
     Without `radii`: 41 points as far out as the quadratic model rises to ten times the loss. With `state`, a killed
-    run is continued.
+    run is continued: a path is a text file with a line for each point, a RunState is written every few seconds.
     """
     d = _direction(curv, direction, "direction")
     loss, slope, curvature = float(curv.loss()), float(curv.gradient() @ d), float(d @ curv.hvp(d))
@@ -78,7 +80,9 @@ def line(curv: Any, direction: np.ndarray, radii: Sequence[float] | np.ndarray |
     points = [(float(x),) for x in s]
     losses = _losses(curv, d[:, None], points, state, progress)
     model = loss + slope * s + 0.5 * curvature * s**2
-    return LandscapeLine(s, losses, model, loss, slope, curvature, float(np.linalg.norm(d)), label, _provenance(curv))
+    slopes, curvatures = _derivatives(curv, d, s, progress) if derivatives else (None, None)
+    return LandscapeLine(s, losses, model, loss, slope, curvature, float(np.linalg.norm(d)), label, slopes, curvatures,
+                         _provenance(curv))
 
 
 def plane(curv: Any, directions: np.ndarray, xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, *,
@@ -101,51 +105,55 @@ def plane(curv: Any, directions: np.ndarray, xs: Sequence[float] | np.ndarray, y
                           0.5 * (curvatures + curvatures.T), labels, path, explained, _provenance(curv))
 
 
-def random_directions(curv: Any, count: int = 2, seed: int = 0, biases: bool = False) -> np.ndarray:
-    """(P, count) Gaussian directions, each filter scaled to the norm of the net's own (Li et al. 2018, section 4).
-
-    A filter is a row of a weight. One-dimensional parameters stay fixed unless `biases`.
-    """
-    w = np.asarray(curv.parameters(), float)
-    columns = [gaussian(seed, i, w.size) for i in range(positive_int("count", count))]
-    for d in columns:
-        for name, where in curv.param_slices.items():
-            shape = curv.param_shapes[name]
-            if len(shape) < 2 and not biases:
-                d[where] = 0.0
-            else:
-                d[where] = _like(d[where].reshape(shape[0], -1), w[where].reshape(shape[0], -1)).ravel()
-    return np.stack(columns, axis=1)
-
-
-def trajectory(snapshots: Sequence[np.ndarray] | np.ndarray, centre: np.ndarray | None = None) -> Trajectory:
-    """Principal directions of (T, P) parameters met in training, seen from `centre` (default: the last snapshot)."""
-    w = np.asarray(snapshots, float)
-    if w.ndim != 2 or len(w) < 3:
-        raise InputError(f"snapshots must hold at least three parameter vectors, shape (T, P), not {w.shape}")
-    moved = w - (w[-1] if centre is None else np.asarray(centre, float))
-    _, sizes, rows = np.linalg.svd(moved, full_matrices=False)
-    if sizes[0] == 0:
-        raise InputError("all snapshots are equal: a trajectory needs parameters that move")
-    return Trajectory(rows[:2].T, moved @ rows[:2].T, sizes[:2] ** 2 / np.sum(sizes**2))
+def _derivatives(curv: Any, d: np.ndarray, radii: np.ndarray, progress: Progress | None) -> tuple[np.ndarray, ...]:
+    """g . d and d . H d at every w + s d."""
+    w, slopes, curvatures = np.asarray(curv.parameters(), float), np.empty(len(radii)), np.empty(len(radii))
+    with elsewhere(curv) as move:
+        for i, s in enumerate(radii):
+            move(w + s * d)
+            slopes[i], curvatures[i] = curv.gradient() @ d, d @ curv.hvp(d)
+            if progress:
+                progress(i + 1, len(radii), f"slope {slopes[i]:.4g}")
+    return slopes, curvatures
 
 
 def _losses(curv: Any, d: np.ndarray, points: Sequence[tuple[float, ...]], state: State,
             progress: Progress | None) -> np.ndarray:
     """Loss at every point, in order; what a killed run has computed is not computed again."""
+    if isinstance(state, RunState):
+        return _snapshotted(curv, d, points, state, progress)
     w = np.asarray(curv.parameters(), float)
-    snapshot, saved = open_state(state, run="landscape", points=len(points), sha256=_digest(w, d, np.array(points)))
+    with ExitStack() as stack:
+        log = None
+        if state is not None:
+            log = stack.enter_context(PointLog(state, points=len(points), sha256=_digest(w, d, np.array(points))))
+        losses = np.full(len(points), np.nan)
+        for i, point in enumerate(points):
+            if log is not None and i in log.known:
+                losses[i] = log.known[i]
+                continue
+            losses[i] = curv.loss(at=w + d @ np.array(point))
+            if log is not None:
+                log.add(i, losses[i])
+            if progress:
+                progress(i + 1, len(points), f"loss {losses[i]:.4g}")
+    return losses
+
+
+def _snapshotted(curv: Any, d: np.ndarray, points: Sequence[tuple[float, ...]], state: RunState,
+                 progress: Progress | None) -> np.ndarray:
+    """The same with a RunState of one's own, which is written every few seconds."""
+    w = np.asarray(curv.parameters(), float)
+    _, saved = open_state(state, run="landscape", points=len(points), sha256=_digest(w, d, np.array(points)))
     losses = np.full(len(points), np.nan)
     done = int(saved.get("done", 0))
     losses[:done] = saved["losses"][:done] if done else []
     for i in range(done, len(points)):
         losses[i] = curv.loss(at=w + d @ np.array(points[i]))
-        if snapshot:
-            snapshot.save(done=i + 1, losses=losses)
+        state.save(done=i + 1, losses=losses)
         if progress:
             progress(i + 1, len(points), f"loss {losses[i]:.4g}")
-    if snapshot:
-        snapshot.save(force=True, done=len(points), losses=losses)
+    state.save(force=True, done=len(points), losses=losses)
     return losses
 
 
@@ -154,11 +162,6 @@ def _radii(curv: Any, d: np.ndarray, loss: float, curvature: float) -> np.ndarra
     bend = abs(curvature) * far**2
     reach = SPAN * np.sqrt(2 * abs(loss) / abs(curvature)) if bend > 1e-12 and loss else far
     return np.linspace(-1, 1, POINTS) * (min(reach, far) or 1.0)
-
-
-def _like(d: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Rows of d with the norms of the rows of w."""
-    return d * (np.linalg.norm(w, axis=1, keepdims=True) / np.linalg.norm(d, axis=1, keepdims=True))
 
 
 def _direction(curv: Any, direction: Any, name: str) -> np.ndarray:

@@ -111,6 +111,8 @@ CASES = [
     ("out is a file", lambda: Path("taken").write_text(""), ["eigen", "--out", "taken"], "cannot write"),
     ("state in no folder", nothing, ["spectrum", "--state", "no/where.npz"], "no such folder"),
     ("state of another run", lambda: np.savez("s.npz", a=1), ["spectrum", "--state", "s.npz"], "cannot be read"),
+    ("no other net", nothing, ["landscape", "--along", "net"], "give --other-params"),
+    ("two snapshots", nothing, ["landscape", "--along", "trajectory", "--snapshot", "net-0000.params"], "three times"),
     ("output beyond", nothing, ["inputs", "--loss", None, "--output", "9"], "output"),
 ]
 

@@ -103,6 +103,37 @@ def test_landscape_of_a_quadratic(saved, tmp_path, kind, along):
     assert (tmp_path / f"landscape-{kind}.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.parametrize("more, expected", [
+    (["--along", "gradient"], lambda w, z: None),
+    (["--along", "net", "--other-params", "OTHER"], lambda w, z: z - w),
+    (["--along", "random", "--normalise", "layer", "--derivatives"], lambda w, z: None),
+    (["--along", "trajectory", *["--snapshot", "OTHER"] * 2, "--snapshot", "OWN"],
+     lambda w, z: (z - w) / np.linalg.norm(z - w)),
+])
+def test_landscape_along_other_directions(saved, tmp_path, more, expected):
+    own = mx.nd.load(f"{saved}/net-0000.params")
+    rng = np.random.default_rng(9)
+    other = {name: value + mx.nd.array(rng.normal(size=value.shape), dtype="float64") for name, value in own.items()}
+    mx.nd.save(f"{saved}/other.params", other)
+    files_of = {"OTHER": f"{saved}/other.params", "OWN": f"{saved}/net-0000.params"}
+    run("landscape --points 3", saved, tmp_path, *(files_of.get(word, word) for word in more))
+    found = files.load(tmp_path / "landscape-line.json")
+    np.testing.assert_allclose(found.losses, found.model, rtol=1e-9)
+    w, z = (np.concatenate([part[f"arg:net_dense0_{kind}"].asnumpy().ravel() for kind in ("weight", "bias")])
+            for part in (own, other))
+    direction = expected(w, z)
+    if direction is not None:
+        assert found.curvature == pytest.approx(direction @ linear_hessian() @ direction)
+    if "--derivatives" in more:
+        np.testing.assert_allclose(found.curvatures, found.curvature, rtol=1e-9)
+        np.testing.assert_allclose(found.slopes, found.slope + found.radii * found.curvature, rtol=1e-7, atol=1e-9)
+
+
+def test_landscape_as_a_surface(saved, tmp_path):
+    run("landscape --kind surface --points 5", saved, tmp_path)
+    assert (tmp_path / "landscape-surface.png").read_bytes().startswith(PNG)
+
+
 def test_inputs(saved, tmp_path):
     run("inputs --output 1 --samples 3", saved, tmp_path, loss=False)
     found = files.load(tmp_path / "inputs.json")

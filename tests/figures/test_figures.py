@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ from hessmx.results import (
     Provenance,
     Spectrum,
 )
+from hessmx.uses.ewc import Importance
 from hessmx.uses.landscape import LandscapeLine, LandscapePlane
+from hessmx.uses.merging import Merged
+from hessmx.uses.paths import NetPath
 from hessmx.uses.pruning import PruningCurve
 from hessmx.uses.quantisation import BitCosts, BitPlan
 
@@ -43,7 +47,8 @@ def spectrum(nodes):
 
 
 def line(losses):
-    return LandscapeLine(S, np.array(losses, float), 1 + S**2, 1.0, 0.0, 2.0, 1.0, "the top eigenvector", WHERE)
+    return LandscapeLine(S, np.array(losses, float), 1 + S**2, 1.0, 0.0, 2.0, 1.0, "the top eigenvector",
+                         provenance=WHERE)
 
 
 def plane(losses, path=None):
@@ -69,7 +74,27 @@ def pruned(metric):
                         "weights", 3, WHERE)
 
 
+T = np.linspace(0, 1, 9)
+
+
+def path(kind, height, metric=np.nan):
+    losses = 0.1 + height * 4 * T * (1 - T)
+    return NetPath(T, losses, T, -8 * height + 0 * T, metric + 0 * T, height, 0.5, 12.0, 10.0, kind, provenance=WHERE)
+
+
+MERGED = Merged(np.zeros(3), np.array([0.5, 0.5]), np.array([[0.1, 2.0, 0.4, 0.3], [3.0, 0.05, 0.5, 0.2]]), 1e-9, True,
+                12, "full", "ggn", 1e-3, WHERE)
+NEEDED = Importance(np.zeros(12), np.linspace(0.1, 2, 12) ** 3, ("a_weight", "a_bias", "b_weight"), np.array([6, 2, 4]),
+                    "ggn", 50, WHERE)
+
+
 DRAWINGS = {
+    "paths": lambda: figures.paths([path("straight", 0.8, 0.9), path("bezier", 0.1, 0.8)], metric="accuracy"),
+    "a flat path": lambda: figures.paths(path("chain", 0.0)),
+    "merged": lambda: figures.merged(MERGED),
+    "importance": lambda: figures.importance(NEEDED),
+    "importance of nothing": lambda: figures.importance(
+        Importance(np.zeros(3), np.zeros(3), ("a_weight",), np.array([3]), "ggn", 2)),
     "bit costs": lambda: figures.bit_costs(COSTS),
     "bit costs with a plan": lambda: figures.bit_costs(COSTS, PLAN),
     "pruning": lambda: figures.pruning([pruned(0.9), pruned(0.8)]),
@@ -94,6 +119,10 @@ DRAWINGS = {
     "plane with holes": lambda: figures.plane(plane(HOLES)),
     "plane, flat": lambda: figures.plane(plane(np.ones((9, 9)))),
     "plane with path": lambda: figures.plane(plane(BOWL, np.array([[0.9, 0.9], [0.3, 0.1], [0, 0]]))),
+    "line with curvature": lambda: figures.line(replace(line(1 + S**2 + S**4), slopes=S, curvatures=2 + 12 * S**2)),
+    "surface": lambda: figures.surface(plane(BOWL)),
+    "surface with holes": lambda: figures.surface(plane(HOLES)),
+    "surface, flat": lambda: figures.surface(plane(np.ones((9, 9)))),
     "layers": lambda: figures.layers(Layers(ROWS, WHERE)),
     "matrix": lambda: figures.matrix(RNG.normal(size=(6, 6)), {"a_weight": slice(0, 4), "a_bias": slice(4, 6)}),
     "matrix of zeros": lambda: figures.matrix(np.zeros((3, 3))),
@@ -121,6 +150,14 @@ def test_bit_costs_shows_prediction_against_measurement():
         points = np.stack([1.1 * GRID[:, j], GRID[:, j]], axis=1)
         np.testing.assert_array_equal(shown[f"{bits} bits"].get_xydata(), points)
     assert [p.get_xy() for p in right.patches] == [(0.5, -0.5), (1.5, 0.5)]
+
+
+def test_paths_show_losses_and_merged_shows_a_bar_for_each_net():
+    ax = figures.paths([path("straight", 0.8), path("bezier", 0.1)])[0]
+    np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), path("straight", 0.8).losses)
+    assert "barrier 0.8" in ax.get_legend().get_texts()[0].get_text()
+    heights = [bar.get_height() for bar in figures.merged(MERGED).patches]
+    np.testing.assert_array_equal(heights, MERGED.losses.ravel())
 
 
 def test_eigenvalues_shows_values_and_residuals():

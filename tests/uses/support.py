@@ -59,11 +59,11 @@ def slope(f, w, d, step=1e-3):
 
 
 @contextmanager
-def unchanged(net):
+def unchanged(*nets):
     """Values, gradients, grad_req, hybridization and random states are the same afterwards, in the same arrays."""
     def state():
-        parameters = net.collect_params().values()
-        return ([id(p._data[0]) for p in parameters], [p.grad_req for p in parameters], net._active,
+        parameters = [p for net in nets for p in net.collect_params().values()]
+        return ([id(p._data[0]) for p in parameters], [p.grad_req for p in parameters], [n._active for n in nets],
                 np.random.get_state()[1].tolist(),  # noqa: NPY002
                 [p.data().asnumpy().tolist() for p in parameters],
                 [p.grad().asnumpy().tolist() if p.grad_req != "null" else None for p in parameters])

@@ -159,3 +159,90 @@ def test_bad_input_is_one_clear_line(call, said):
         call()
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def small_net(seed=0):
+    mx.random.seed(seed)
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Dense(4, activation="tanh", in_units=5), mx.gluon.nn.Dense(3, in_units=4))
+    net.initialize(mx.init.Normal(0.7))
+    net.cast("float64")
+    return net
+
+
+def test_slope_and_curvature_along_a_line_are_differences_of_its_losses():
+    x, y = RNG.normal(size=(30, 5)), np.arange(30) % 3
+    first, second = small_net(0), small_net(1)
+    curv = Curvature(first, mx.gluon.loss.SoftmaxCrossEntropyLoss(), (x, y), batch_size=20)
+    d, h = landscape.towards(curv, second), 1e-4
+    values = [p.data().asnumpy().copy() for p in first.collect_params().values()]
+    found = landscape.line(curv, d, [-0.5, 0.0, 1.0], derivatives=True)
+    assert found.losses[2] == pytest.approx(Curvature(second, curv._loss, (x, y)).loss(), rel=1e-12)
+    w = curv.parameters()
+    for s, slope, curvature in zip(found.radii, found.slopes, found.curvatures):
+        at = [curv.loss(at=w + (s + k * h) * d) for k in (-2, -1, 0, 1, 2)]
+        assert slope == pytest.approx((at[0] - 8 * at[1] + 8 * at[3] - at[4]) / (12 * h), rel=1e-7)
+        second = (-at[0] + 16 * at[1] - 30 * at[2] + 16 * at[3] - at[4]) / (12 * h**2)
+        assert curvature == pytest.approx(second, rel=1e-5)
+    assert found.slopes[1] == pytest.approx(found.slope) and found.curvatures[1] == pytest.approx(found.curvature)
+    assert all(np.array_equal(p.data().asnumpy(), v) for p, v in zip(first.collect_params().values(), values))
+    loaded = landscape.line(curv, d, [0.0])
+    assert loaded.slopes is None and loaded.curvatures is None
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_directions_in_the_nets_own_proportions(biases):
+    curv, d = Quartic(), RNG.normal(size=10)
+    rows = {"filter": [slice(0, 3), slice(3, 6), slice(8, 10)], "layer": [slice(0, 6), slice(8, 10)]}
+    for by, places in rows.items():
+        found = landscape.normalised(curv, d, by, biases)
+        for where in places:
+            assert np.linalg.norm(found[where]) == pytest.approx(np.linalg.norm(curv.w[where]))
+            assert found[where] @ d[where] == pytest.approx(np.linalg.norm(found[where]) * np.linalg.norm(d[where]))
+        assert bool(found[6:8].any()) == biases
+    kept = landscape.normalised(curv, d, "none", biases)
+    assert np.array_equal(kept, d) == biases and np.array_equal(kept[:6], d[:6])
+    empty = d.copy()
+    empty[3:6] = 0
+    assert not landscape.normalised(curv, empty, "filter")[3:6].any()
+
+
+def test_each_point_is_a_line_of_the_state(tmp_path):
+    """A path as state: what was computed is in the file at once, also after a kill in the middle of a line."""
+    d, xs, ys, path = RNG.normal(size=(10, 2)), np.linspace(-1, 1, 5), np.linspace(-1, 1, 4), tmp_path / "grid.txt"
+    whole = landscape.plane(Quartic(0.1), d, xs, ys)
+    with pytest.raises(KeyboardInterrupt):
+        landscape.plane(Quartic(0.1, fail_after=7), d, xs, ys, state=path)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 1 + 7 and lines[3].startswith("2 ")
+    path.write_text(path.read_text() + "7 0x1.8p")  # cut short by the kill
+    rest = Quartic(0.1)
+    continued = landscape.plane(rest, d, xs, ys, state=path)
+    assert rest.asked == 20 - 7
+    assert np.array_equal(continued.losses, whole.losses)
+    assert len(path.read_text().splitlines()) == 1 + 20
+    again = Quartic(0.1)
+    assert np.array_equal(landscape.plane(again, d, xs, ys, state=path).losses, whole.losses) and again.asked == 0
+
+
+@pytest.mark.parametrize("spoil, said", [
+    (lambda path: None, "belongs to another run"),
+    (lambda path: path.write_text("something else\n"), "belongs to another run"),
+    (lambda path: path.write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+])
+def test_a_state_of_another_run_is_refused(tmp_path, spoil, said):
+    path = tmp_path / "line.txt"
+    landscape.line(Quartic(), np.ones(10), [0.0, 1.0], state=path)
+    spoil(path)
+    with pytest.raises(InputError, match=said):
+        landscape.line(Quartic(), np.ones(10), [0.0, 2.0], state=path)
+    with pytest.raises(InputError, match="cannot write"):
+        landscape.line(Quartic(), np.ones(10), [0.0], state=tmp_path / "no" / "such.txt")
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "line.txt"
+    landscape.line(Quartic(), np.ones(10), [0.0, 1.0], state=path)
+    path.write_text(path.read_text() + "nonsense\n")
+    with pytest.raises(InputError, match="is damaged"):
+        landscape.line(Quartic(), np.ones(10), [0.0, 1.0], state=path)

@@ -33,6 +33,7 @@ def unit(i):
 
 LOSSES = {
     "softmax": (SOFTMAX, Y),
+    "softmax, labels of another dtype": (SOFTMAX, Y.astype("int32")),
     "weighted softmax": (mx.gluon.loss.SoftmaxCrossEntropyLoss(weight=3), Y),
     "l2": (mx.gluon.loss.L2Loss(), np.eye(3)[Y.astype(int)]),
     "sigmoid": (mx.gluon.loss.SigmoidBCELoss(), np.eye(3)[Y.astype(int)]),
@@ -44,7 +45,10 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_diagonal_of_gauss_newton(net, name, options):
     loss, y = LOSSES[name]
-    curv = Curvature(net, loss, (X, y), **options)
+    x = X
+    if y.dtype == np.int32:  # as NDArrays they keep their dtype
+        x, y = mx.nd.array(X, dtype="float64"), mx.nd.array(y, dtype="int32")
+    curv = Curvature(net, loss, (x, y), **options)
     with unchanged(net):
         found = ggn_diagonal(curv, 100)
     exact = np.diag(curv.ggn.to_dense())
