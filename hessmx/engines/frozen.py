@@ -7,16 +7,13 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 
-from hessmx._mxnet import memory, mx
+from hessmx._mxnet import memory, mx, same_bytes
 from hessmx.problem.net import Net, is_sparse
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
 def same(a: Any, b: Any, size: int | None = None) -> bool:
-    """Whether two arrays of one shape and dtype hold the same bits (`size` bytes): a third of NumPy's time."""
-    return _memcmp(_address(a), _address(b), _bytes(b) if size is None else size) == 0
+    """Whether two arrays of one shape and dtype hold the same bits (`size` bytes)."""
+    return same_bytes(_address(a), _address(b), _bytes(b) if size is None else size)
 
 
 def _bytes(array: Any) -> int:
@@ -60,10 +57,11 @@ class Frozen:
         return self.arrays
 
     def _replace(self, name: str, own: Any) -> None:
-        copy = own.copy()
+        plain = own.as_nd_ndarray() if hasattr(own, "as_nd_ndarray") else own  # of a net with NumPy semantics
+        copy = plain.copy()
         dtype = self._wanted(own.dtype)
         self.layout += name in self.arrays
-        self.arrays[name] = copy if own.dtype == dtype else own.astype(dtype)
+        self.arrays[name] = copy if own.dtype == dtype else plain.astype(dtype)
         self._seen[name] = own, copy, _bytes(own)
 
     def _copy(self, name: str, own: Any) -> None:

@@ -11,7 +11,9 @@ from hessmx._mxnet import mx
 from hessmx.graph.lower import Lowering, lowers
 from hessmx.graph.site import ZERO, Site, Tangent, total
 from hessmx.graph.symbols import Symbol, call
-from hessmx.rules.kernels import Channels, moved, ones_like_row, over_columns, plain, row_sum
+from hessmx.rules.fused import fused
+from hessmx.rules.fused.batchnorm import BatchNormTangent
+from hessmx.rules.kernels import Channels, moved, ones_like_row, over_columns, row_sum
 from hessmx.rules.kinds import Rule, custom
 
 F = mx.sym
@@ -44,39 +46,15 @@ def _lower_batch_norm(s: Site, context: Lowering) -> Sequence[Symbol] | None:
 
 
 def _batch_norm(s: Site) -> Sequence[Tangent]:
-    """Over batch statistics; what uses running statistics has been lowered to an affine map.
-
-    y = gamma r (x - mu) + beta, r = (var + eps)^(-1/2), per channel. With m entries per channel, c = <x - mu, t> / m:
-    gamma r (t - mean t) + (tgamma r - gamma r^3 c) (x - mu) + tbeta, collected to A t + B x + D.
-    The operator's own r has no gradient; dr = -r^3 dvar / 2 is put beside its value.
-    """
-    x, gamma = s.xs[:2]
-    channels = Channels(s.x_shapes[0], s.attr("axis", 1) % len(s.x_shapes[0]))
-    x_plain = plain(x, s.x_shapes[0])
-    r0 = F.BlockGrad(s.ys[2])
-    share = 1 / channels.size
-    mean = channels.sum(x_plain) * share
-    r = r0 - 0.5 * r0 * r0 * r0 * _no_value(channels.sum(F.square(x_plain)) * share - F.square(mean))
-    slope: list[Tangent] = [s.dense(1) * r] if s.moves(1) else []
-    shift: list[Tangent] = [s.dense(2)] if s.moves(2) else []
-    terms: list[Tangent] = []
-    if s.moves(0):
-        t_plain = plain(s.t, s.x_shapes[0])
-        mean_t = channels.sum(t_plain) * share
-        slope.append(-gamma * r * r * r * (channels.sum(x_plain * t_plain) * share - mean * mean_t))
-        shift.append(-gamma * r * mean_t)
-        terms.append(channels.affine(s.t, gamma * r))
-    if slope:
-        b = total(slope)
-        terms.append(channels.affine(x, b, total([*shift, -b * mean])))
-    else:
-        terms.append(channels.affine(F.zeros_like(x), F.zeros_like(gamma), total(shift)))
-    return [total(terms), ZERO, ZERO]
-
-
-def _no_value(x: Symbol) -> Symbol:
-    """Zero with the gradient of x."""
-    return x - F.BlockGrad(x)
+    """Over batch statistics, by a kernel; what uses running statistics has been lowered to an affine map."""
+    values = [s.x, s.xs[1], F.BlockGrad(s.ys[1]), F.BlockGrad(s.ys[2])]
+    moves = [s.moves(i) for i in range(3)]
+    moving, shape = [i for i in range(3) if moves[i]], s.x_shapes[0]
+    row = s.x_shapes[1]
+    shapes = [shape, row, row, row, *(s.x_shapes[i] for i in moving)]
+    axis = s.attr("axis", 1) % len(shape)
+    tangents = fused(BatchNormTangent, [*values, *(s.dense(i) for i in moving)], shapes, axis=axis, moves=moves)
+    return [tangents[0], ZERO, ZERO]
 
 
 def _layer_norm(s: Site) -> Sequence[Tangent]:

@@ -43,7 +43,7 @@ def second_difference(net, loss, data, curv, v, step):
 REPEATED = [
     row for row in CASES
     if row.op in covered() and row.op not in UNSUPPORTED and row.note != "GPU only"
-    and not (row.kink or row.sparse or row.random)
+    and not (row.kink or row.sparse or row.random) and row.attrs.get("act_type") != "rrelu"
     and row.op not in SPENT and (row.op not in RULES or RULES[row.op].kind != "zero")
     and (row.op, row.dtype) != ("Deconvolution", "float32")  # of volumes: the second one spoils the process
 ]  # fmt: skip
@@ -112,6 +112,7 @@ class Determinant(mx.gluon.HybridBlock):
 
 def test_operators_whose_backward_pass_spends_what_it_needs_are_run_again():
     rng = np.random.default_rng(0)
+    mx.random.seed(0)
     net = Determinant()
     net.initialize(mx.init.Normal(1))
     net.cast("float64")
@@ -155,7 +156,7 @@ def quantiles(o, y):
 
 
 class Branches(mx.gluon.HybridBlock):
-    """A skip connection and `count` branches that read one tensor; each ends in a reduction that overwrites."""
+    """A skip connection and `count` branches that read one tensor; some through kernels that overwrite sums."""
 
     def __init__(self, count):
         super().__init__()
@@ -169,7 +170,7 @@ class Branches(mx.gluon.HybridBlock):
         total = h
         for branch in self.branches:
             gate = F.mean(h, axis=1, keepdims=True)
-            total = total + F.broadcast_mul(branch(h), gate) + F.clip(h, -0.4, 0.4)
+            total = total + F.broadcast_mul(branch(h), gate) + F.reverse(h, axis=1)
         return self.out(total)
 
 
@@ -177,6 +178,7 @@ class Branches(mx.gluon.HybridBlock):
 def test_tensors_with_many_readers(count):
     rng = np.random.default_rng(count)
     data = rng.normal(size=(6, 3)), rng.integers(0, 2, 6)
+    mx.random.seed(count)
     net = Branches(count)
     net.initialize(mx.init.Normal(0.6))
     net.cast("float64")
@@ -191,6 +193,7 @@ def test_nine_quantiles_beside_a_mean(dtype):
     rng = np.random.default_rng(0)
     data = rng.normal(size=(16, 3)), rng.normal(size=(16, 1))
     net = nn.HybridSequential()
+    mx.random.seed(0)
     net.add(nn.Dense(6, activation="tanh", in_units=3), nn.Dense(9, in_units=6))
     net.initialize(mx.init.Normal(1))
     net.cast("float64")
@@ -226,6 +229,7 @@ def test_float32_pooling_behind_blocked_channels(channels, pool, matrix):
 # ---- nothing stale
 
 def small(dtype="float32"):
+    mx.random.seed(0)
     rng = np.random.default_rng(3)
     net = nn.HybridSequential()
     net.add(nn.Dense(5, activation="tanh", in_units=4), nn.BatchNorm(in_channels=5), nn.Dense(3, in_units=5))

@@ -40,8 +40,7 @@ class GRU(Recurrent):
             h1 += n
         return [self.h[1:], self.h[-1]]
 
-    def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
-        self._t_into, self._t_back, rt = t_into, t_back, np.ascontiguousarray(r.T)
+    def prepare(self, r: Array) -> None:
         (reset, z, n), back_n = self.split(self._s), self.split(self._back)[2]
         self._slopes = (reset * (1 - reset), z * (1 - z), 1 - n * n)
         kn = (1 - z) * self._slopes[2]
@@ -49,6 +48,10 @@ class GRU(Recurrent):
         np.concatenate([kn * back_n * self._slopes[0], (self.past - n) * self._slopes[1], kn], axis=2, out=self._k)
         self._l[...] = self._k
         self.split(self._l)[2][...] *= reset
+
+    def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
+        self._t_into, self._t_back, rt = t_into, t_back, np.ascontiguousarray(r.T)
+        z = self.split(self._s)[1]
         self.th = self.chain("th", t_states[0])
         fixed = np.add.reduce(self.split(np.multiply(self._k, t_into, out=self.over_rows("scratch", r))))
         moved = np.empty_like(t_back[0])

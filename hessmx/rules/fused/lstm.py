@@ -43,9 +43,7 @@ class LSTM(Recurrent):
             np.multiply(o, e, out=h1)
         return [self.h[1:], self.h[-1], self._c[-1]]
 
-    def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
-        t_into += t_back
-        self._a, rt = t_into, np.ascontiguousarray(r.T)
+    def prepare(self, r: Array) -> None:
         self._slopes = self._all_slopes()
         self._k, self._e_slope, self._q = self.over_rows("k", r), self.over_units("e'", r), self.over_units("q", r)
         i, _, g, o = self.split(self._s)
@@ -54,6 +52,10 @@ class LSTM(Recurrent):
             np.multiply(slope, partner, out=k)
         _one_minus_square(self._e, self._e_slope)
         np.multiply(o, self._e_slope, out=self._q)
+
+    def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
+        t_into += t_back
+        self._a, rt = t_into, np.ascontiguousarray(r.T)
         self.th, self._tc = self.chain("th", t_states[0]), self.chain("tc", t_states[1])
         forget, moved, back = self.split(self._s)[1], np.empty_like(t_into[0]), np.empty_like(t_into[0])
         steps = zip(self._a, self._k, self._q, forget, self.th, self._tc, self.th[1:], self._tc[1:])

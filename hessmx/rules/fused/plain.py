@@ -36,9 +36,12 @@ class _Plain(Recurrent):
             self.activate(h1)
         return [self.h[1:], self.h[-1]]
 
+    def prepare(self, r: Array) -> None:
+        self._k = self.slope(self.h[1:])
+
     def push(self, r: Array, t_into: Array, t_back: Array, t_states: Sequence[Array]) -> list[Array]:
         t_into += t_back
-        self._a, self._k, rt = t_into, self.slope(self.h[1:]), np.ascontiguousarray(r.T)
+        self._a, rt = t_into, np.ascontiguousarray(r.T)
         self.th, back = self.chain("th", t_states[0]), np.empty_like(t_into[0])
         for a, k, th, th1 in zip(self._a, self._k, self.th, self.th[1:]):
             a += np.matmul(th, rt, out=back)
