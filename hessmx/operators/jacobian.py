@@ -18,7 +18,7 @@ from hessmx.problem.data import Batches
 class Jacobian(CurvatureOperator):
     """J (M, P): rows are the outputs of sample 1, 2 ... in the order of the data, no loss, no reduction.
 
-    J v costs 3 forward passes (a tangent forward), J' r one gradient.
+    J v costs 2 forward passes (tangents), J' r 2 (a backward pass), and one more where parameters or data have changed.
     """
 
     label = "jacobian"

@@ -83,7 +83,7 @@ def penalty(
     mode         "train" or "predict"; by default as MXNet's own: train inside `record()`, else predict
     reduction    "mean" over samples or "sum"
 
-    Cost in forward passes (a gradient: 3): 3 for the value and 8 for its gradient by the parameters; jacobian: as often
+    Cost in forward passes (a gradient: 3): 3 for the value and 9 for its gradient by the parameters; jacobian: as often
     as there are outputs; a derivative of order k: about 2^k, 3 times that with the gradient. Compiled once for each
     batch shape. Raises UnsupportedOps where an operator of the net lacks the rule, or the rule of its rule.
 
