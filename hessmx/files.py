@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -14,7 +13,9 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import IO, Any, Union
 
 import numpy as np
@@ -26,9 +27,7 @@ from hessmx.results import Result, from_dict
 PathLike = Union[str, "os.PathLike[str]"]
 
 _PARAMS_MAGIC = (0x112).to_bytes(8, "little")
-_RESULT_MODULES = ("hessmx.uses.landscape", "hessmx.trust.check", "hessmx.trust.coverage", "hessmx.uses.training",
-                   "hessmx.uses.quantisation", "hessmx.uses.int8", "hessmx.uses.pruning", "hessmx.uses.paths",
-                   "hessmx.uses.merging", "hessmx.uses.ewc")
+_RESULT_MODULES = ("hessmx.trust.check", "hessmx.trust.coverage")  # and all uses
 _INLINE = 1000  # arrays with more entries go to the npz beside the JSON
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # JSON has no such numbers
 
@@ -68,7 +67,7 @@ def make_net(factory: str, params_file: PathLike | None = None) -> Any:
         raise FileError(f"a factory is written module:function, not {factory!r}")
     with _importable(Path.cwd()):
         try:
-            module = importlib.import_module(module_name)
+            module = import_module(module_name)
         except Exception as error:
             raise FileError(f"cannot import {module_name!r} of {factory!r}: {_one_line(error)}") from error
     function = getattr(module, function_name, None)
@@ -193,8 +192,9 @@ def save(result: Result, path: PathLike) -> Path:
 
 def load(path: PathLike) -> Any:
     """The result that `save` wrote."""
-    for module in _RESULT_MODULES:
-        importlib.import_module(module)
+    uses = import_module("hessmx.uses")
+    for module in (*_RESULT_MODULES, *(f"hessmx.uses.{found.name}" for found in iter_modules(uses.__path__))):
+        import_module(module)
     try:
         data = _lenient(json.loads(_read_bytes(path)))
     except ValueError as error:

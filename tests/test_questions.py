@@ -77,7 +77,23 @@ def forgetting_claims(numbers):
     assert rise["two ggn 1000"] < rise["two ggn 0"] and rise["one ggn 1000"] < rise["one ggn 0"]
 
 
+def influence_claims(numbers):
+    """Scores are what leaving out and training again does."""
+    assert numbers["regression"]["correlation"][0] > 0.99 and numbers["net"]["correlation"][0] > 0.99
+    assert numbers["net"]["gradient"] < 1e-6
+
+
+def gradient_noise_claims(numbers):
+    """Predicted steps at a tenth of the best rate are the measured ones; probes find what the loop finds."""
+    for row in numbers["steps"]:
+        if row["share"] < 1:
+            assert abs(row["predicted"] - row["measured"]) < 4 * row["error"] + 0.03 * abs(row["predicted"])
+    for row in numbers["estimates"]:
+        assert abs(row["critical"] - numbers["critical"]) <= 4 * row["critical error"] + 1e-9
+
+
 CLAIMS = {"maxout": maxout_claims, "quadratic_form": quadratic_form_claims, "bias": bias_claims,
+          "influence": influence_claims, "gradient_noise": gradient_noise_claims,
           "quantisation": quantisation_claims, "pruning": pruning_claims, "two_nets": two_nets_claims,
           "forgetting": forgetting_claims}
 LARGEST = 120_000  # bytes of a picture

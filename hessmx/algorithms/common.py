@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, Union
 
 import numpy as np
+from scipy import stats
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from hessmx.errors import InputError
@@ -98,6 +99,14 @@ def opposite_notes(values: np.ndarray) -> list[str]:
         return [f"the largest magnitude belongs to two eigenvalues, {high:.6g} and {low:.6g}: equal in size, "
                 "opposite in sign"]
     return []
+
+
+def mean_square_interval(values: np.ndarray, count: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Exact confidence interval of variances whose estimates `values` are means of `count` squared normal numbers."""
+    if not 0 < level < 1:
+        raise InputError(f"level must be between 0 and 1, not {level!r}; use 0.95 for a 95 % interval")
+    low, high = (count / stats.chi2.ppf(tail, count) for tail in (0.5 + level / 2, 0.5 - level / 2))
+    return values * low, values * high
 
 
 Index = Union[int, "tuple[int, int]"]  # number of a random vector, or (stream, number)

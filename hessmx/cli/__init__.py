@@ -14,8 +14,10 @@ import click
 from hessmx.cli.compress import prune, quantise
 from hessmx.cli.curvature import eigen, layers, spectrum, trace
 from hessmx.cli.demo import demo
+from hessmx.cli.influence import influence
 from hessmx.cli.inputs import inputs
 from hessmx.cli.landscape import landscape
+from hessmx.cli.noise import noise, samples
 from hessmx.cli.posterior import kfac, laplace
 from hessmx.cli.trust import check, ops
 from hessmx.cli.two_nets import importance, merge, path
@@ -28,9 +30,11 @@ def hessmx() -> None:
     """Curvature of the loss of a trained MXNet Gluon net: numbers with error bars, and figures."""
 
 
-for command in (eigen, trace, spectrum, layers, landscape, inputs, quantise, prune, kfac, laplace, check, ops, demo):
-    hessmx.add_command(command)
-for command in (path, merge, importance):
+COMMANDS = (
+    eigen, trace, spectrum, layers, landscape, inputs, influence, samples, noise,
+    quantise, prune, kfac, laplace, path, merge, importance, check, ops, demo,
+)
+for command in COMMANDS:
     hessmx.add_command(command)
 
 

@@ -40,7 +40,9 @@ def demo(out: str, seed: int) -> int:
     click.echo("\n" + _table(rows))
     click.echo(f"\nFigures and numbers are in {folder}/. Ask further questions of the saved nets:\n"
                f"  hessmx spectrum --net {folder}/dense-symbol.json --params {folder}/dense-0000.params "
-               f"--data {folder}/digits.npz --loss softmax-ce")
+               f"--data {folder}/digits.npz --loss softmax-ce\n"
+               f"  hessmx influence --net {folder}/maxout-symbol.json --params {folder}/maxout-0000.params "
+               f"--data {folder}/digits.npz --loss softmax-ce --weight-decay {DECAY} --test {folder}/held-out.npz")
     poor = [row["net"] for row in rows if row["accuracy"] < REQUIRED]
     if poor:
         click.echo(f"hessmx: accuracy below {REQUIRED} on held-out digits: {', '.join(poor)}", err=True)

@@ -7,10 +7,12 @@ from hessmx.figures.canvas import save
 from hessmx.figures.compression import bit_costs, pruning
 from hessmx.figures.eigen import eigenvalues
 from hessmx.figures.factored import factored
+from hessmx.figures.influence import influence, self_influence
 from hessmx.figures.inputs import input_gradients, saliency
 from hessmx.figures.landscape import line, plane, surface
 from hessmx.figures.layers import layers
 from hessmx.figures.matrix import matrix
+from hessmx.figures.noise import noise, sample_gradients
 from hessmx.figures.posterior import band, evidence, reliability
 from hessmx.figures.spectra import density, log_density, spectrum
 from hessmx.figures.trace import estimate
@@ -27,19 +29,23 @@ __all__ = [
     "factored",
     "history",
     "importance",
+    "influence",
     "input_gradients",
     "layers",
     "line",
     "log_density",
     "matrix",
     "merged",
+    "noise",
     "paths",
     "plane",
     "pruning",
     "reliability",
     "ridge",
     "saliency",
+    "sample_gradients",
     "save",
+    "self_influence",
     "spectrum",
     "stability",
     "surface",

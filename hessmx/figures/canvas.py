@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from hessmx.results import Provenance
 
@@ -64,6 +65,17 @@ def matrix_name(p: Provenance) -> str:
 
 def legend(ax: Axes, **options: Any) -> None:
     ax.legend(frameon=False, fontsize="small", **options)
+
+
+def short_log_ticks(ax: Axes) -> Axes:
+    """Plain numbers at 1, 2, 5 on logarithmic axes that span less than two decades, where labels would overlap."""
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        if axis.get_scale() == "log" and high < 100 * low:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
+    return ax
 
 
 def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 150) -> Path:

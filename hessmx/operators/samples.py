@@ -18,6 +18,7 @@ from typing import Any, Iterable, Iterator
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx._threads import alone
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.finite_difference import FiniteDifference
 from hessmx.engines.gradients import Graphs, Live
@@ -77,13 +78,14 @@ def per_sample_gradients(curv: Any, which: Iterable[int] | None = None) -> Itera
             raise EngineError("the samples of this net cannot be taken apart: pass batches of one sample each")
         for i in places:
             if alone:
-                yield np.asarray(gradients.gradient(_single(batch, i))[0], dtype=np.float64)
+                yield _gradient(gradients, _single(batch, i))
             else:
                 yield _pulled(curv._selected.compiled, batch, np.eye(1, len(losses), i)[0])
 
 
 # ---- one batch
 
+@alone
 def _slopes(curv: Any, batch: Batch, directions: np.ndarray) -> np.ndarray:
     """(n, K) of one batch, direction by direction: what does not depend on them is there from the first."""
     engine = curv._selected.engine
@@ -103,6 +105,7 @@ def _difference(engine: FiniteDifference, batch: Batch, v: np.ndarray) -> np.nda
     return (above - below) * (length / (2 * engine.step(at)))
 
 
+@alone
 def _losses(gradients: Any, batch: Batch, at: np.ndarray | None) -> np.ndarray:
     if isinstance(gradients, Live):
         with gradients.net.lent(gradients._values(at)):
@@ -113,6 +116,12 @@ def _losses(gradients: Any, batch: Batch, at: np.ndarray | None) -> np.ndarray:
     return _rows(program.forward(compiled.feeds(batch, plan))[0])
 
 
+@alone
+def _gradient(gradients: Any, batch: Batch) -> np.ndarray:
+    return np.asarray(gradients.gradient(batch)[0], dtype=np.float64)
+
+
+@alone
 def _pulled(compiled: Compiled, batch: Batch, weights: np.ndarray) -> np.ndarray:
     """sum_i w_i g_i of one batch: the losses' backward pass with the weights as cotangent."""
     which = compiled.net.names

@@ -180,6 +180,44 @@ def test_laplace_of_classes_with_a_fitted_prior(saved, tmp_path, capsys):
     assert (tmp_path / "calibration.png").read_bytes().startswith(PNG)
 
 
+def test_influence(saved, tmp_path, capsys):
+    """Of linear regression with a penalty, whose Gauss-Newton matrix is its Hessian."""
+    run(f"influence --test {saved}/data.npz --weight-decay 0.5 --rtol 1e-10 --top 3", saved, tmp_path)
+    arrays = mx.nd.load(f"{saved}/net-0000.params")
+    weight, bias = (arrays[f"arg:net_dense0_{kind}"].asnumpy() for kind in ("weight", "bias"))
+    rest = (X @ weight.T + bias - Y) / 2
+    gradients = np.concatenate([np.einsum("nk,ni->nki", rest, X).reshape(40, -1), rest], axis=1)
+    inverse = np.linalg.inv(linear_hessian() + 0.5 * np.eye(10))
+    found = files.load(tmp_path / "influence.json")
+    np.testing.assert_allclose(found.scores[:, 0], gradients @ inverse @ gradients.mean(axis=0) / 40, atol=1e-10)
+    shown = capsys.readouterr().out
+    assert [f"\n{i:8}  " in shown for i in (*found.helpful(3), *found.harmful(3))] == [True] * 6
+    run("influence --weight-decay 0.5 --probes 30", saved, tmp_path)
+    own = files.load(tmp_path / "self-influence.json")
+    true = np.einsum("np,pq,nq->n", gradients, inverse, gradients) / 40
+    low, high = own.interval(1 - 1e-7)
+    assert ((low < true) & (true < high)).all()
+    assert (tmp_path / "self-influence.png").read_bytes().startswith(PNG)
+
+
+def test_samples_and_noise(saved, tmp_path, capsys):
+    """Of linear regression: every sample's gradient and the Hessian are known."""
+    arrays = mx.nd.load(f"{saved}/net-0000.params")
+    weight, bias = (arrays[f"arg:net_dense0_{kind}"].asnumpy() for kind in ("weight", "bias"))
+    rest = (X @ weight.T + bias - Y) / 2
+    gradients = np.concatenate([np.einsum("nk,ni->nki", rest, X).reshape(40, -1), rest], axis=1)
+    run("samples --top 2", saved, tmp_path)
+    norms = np.linalg.norm(gradients, axis=1)
+    np.testing.assert_allclose(files.load(tmp_path / "samples.json").norms, norms, rtol=1e-9)
+    assert f"\n{np.argmax(norms):8}  " in capsys.readouterr().out
+    run("noise --exact", saved, tmp_path)
+    mean, covariance, hessian = gradients.mean(axis=0), np.cov(gradients.T, bias=True), linear_hessian()
+    found = files.load(tmp_path / "noise.json")
+    critical = np.trace(hessian @ covariance) / (mean @ hessian @ mean)
+    assert found.critical.value == pytest.approx(critical) and f"{critical:.5g} ± 0" in capsys.readouterr().out
+    assert all((tmp_path / f"{name}.png").read_bytes().startswith(PNG) for name in ("samples", "noise"))
+
+
 def test_check(saved, tmp_path, capsys):
     run("check", saved, tmp_path)
     assert files.load(tmp_path / "check.json").trusted
@@ -215,5 +253,5 @@ def test_in_a_pipe_there_is_no_bar_and_stderr_is_empty(saved, tmp_path):
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n  {name} " in shown for name in
-               "eigen trace spectrum layers landscape inputs kfac laplace check ops demo".split())
+    names = "eigen trace spectrum layers landscape inputs influence samples noise kfac laplace check ops demo"
+    assert all(f"\n  {name} " in shown for name in names.split())

@@ -23,8 +23,10 @@ from hessmx.results import (
     Spectrum,
 )
 from hessmx.uses.ewc import Importance
+from hessmx.uses.influence import Influence, SelfInfluence
 from hessmx.uses.landscape import LandscapeLine, LandscapePlane
 from hessmx.uses.merging import Merged
+from hessmx.uses.noise import GradientNoise, SampleGradients
 from hessmx.uses.paths import NetPath
 from hessmx.uses.pruning import PruningCurve
 from hessmx.uses.quantisation import BitCosts, BitPlan
@@ -56,6 +58,33 @@ def plane(losses, path=None):
     explained = None if path is None else np.array([0.8, 0.15])
     return LandscapePlane(S, S, losses, model, 1.0, np.zeros(2), np.eye(2), provenance=WHERE, path=path,
                           explained=explained)
+
+
+def scores(values):
+    values = np.array(values, float)[:, None]
+    return Influence(values, np.linspace(0, 1, len(values)), np.ones(1), np.zeros(1), True, 9, 0.1, (), WHERE)
+
+
+def own(values):
+    values = np.array(values, float)
+    samples, losses = np.arange(len(values)), np.linspace(0, 1, len(values))
+    return SelfInfluence(samples, values, values / 5, losses, 50, 1e-4, True, 9, 0.1, (), WHERE)
+
+
+def gradients(losses, **changes):
+    n = len(losses)
+    norms, cosines = np.linspace(1, 2, n), np.linspace(-0.5, 0.5, n)
+    fields = dict(norms=norms, low=norms / 2, high=norms * 2, mean_cosines=cosines, cosines=np.empty((n, 0)),
+                  mean_norm=0.3, probes=9, provenance=WHERE)
+    return SampleGradients(np.array(losses, float), **{**fields, **changes})
+
+
+def noise(critical, stderr, bend=2.0):
+    def known(value, error):
+        return Estimate(value, error, np.ones(9), 9, "probes")
+
+    return GradientNoise(1.0, 0.5, bend, known(3, 0.1), known(4, 0.2), known(6, 0.3), known(critical, stderr), 100,
+                         False, 9, provenance=WHERE)
 
 
 BOWL = 1 + 50 * (S[None] ** 2 + S[:, None] ** 2)
@@ -123,6 +152,18 @@ DRAWINGS = {
     "surface": lambda: figures.surface(plane(BOWL)),
     "surface with holes": lambda: figures.surface(plane(HOLES)),
     "surface, flat": lambda: figures.surface(plane(np.ones((9, 9)))),
+    "influence": lambda: figures.influence(scores(RNG.normal(size=50))),
+    "influence of one sample": lambda: figures.influence(scores([0.3])),
+    "no influence": lambda: figures.influence(scores(np.zeros(4))),
+    "self-influence": lambda: figures.self_influence(own(RNG.random(50)), marked=[3, 9], mark="planted"),
+    "self-influence of zero": lambda: figures.self_influence(own(np.zeros(3))),
+    "gradients of samples": lambda: figures.sample_gradients(gradients([0.1, 0.3, 0.5])),
+    "gradients of samples, all zero": lambda: figures.sample_gradients(
+        gradients([0, 0], norms=np.zeros(2), low=np.zeros(2), high=np.zeros(2), mean_norm=0.0)
+    ),
+    "noise": lambda: figures.noise(noise(40, 5)),
+    "noise, uncertain": lambda: figures.noise(noise(40, 50)),
+    "noise without a critical size": lambda: figures.noise(noise(float("nan"), 0.0, bend=-1.0)),
     "layers": lambda: figures.layers(Layers(ROWS, WHERE)),
     "matrix": lambda: figures.matrix(RNG.normal(size=(6, 6)), {"a_weight": slice(0, 4), "a_bias": slice(4, 6)}),
     "matrix of zeros": lambda: figures.matrix(np.zeros((3, 3))),
@@ -187,6 +228,27 @@ def test_log_density_shows_both_signs_at_one_scale():
     assert left.get_ylim() == right.get_ylim()
     assert left.get_xlim() == right.get_xlim()[::-1]
     assert "33.3%" in left.get_title() and "66.7%" in right.get_title()
+
+
+def test_influence_shows_both_ends_in_order():
+    result = scores([0.1, -2, 3, 0, -1])
+    _, right = figures.influence(result, count=2)
+    assert [bar.get_width() for bar in right.patches] == [3, 0.1, -1, -2]
+    assert [label.get_text().split(",")[0] for label in right.get_yticklabels()] == ["2", "0", "4", "1"]
+
+
+def test_self_influence_marks_the_samples_named():
+    ax = figures.self_influence(own(np.arange(1.0, 6)), marked=[1, 3])
+    plain, red = (container.lines[0].get_xydata() for container in ax.containers)
+    np.testing.assert_allclose(red, [[0.25, 2], [0.75, 4]])
+    assert len(plain) == 3
+
+
+def test_noise_shows_the_gain_and_the_best_rate():
+    left, right = figures.noise(noise(40, 5))
+    sizes, gain = left.get_lines()[0].get_data()
+    np.testing.assert_allclose(gain, 1 / (1 + 40 / sizes))
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), 0.25 * gain)
 
 
 def test_figures_are_drawn_on_the_axes_given():
