@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hessmx.figures.canvas import FAINT, MODEL, POSITIVE, axes_on, matrix_name, new_figure, titled
+from hessmx.figures.canvas import FAINT, MODEL, POSITIVE, axes_on, caption, matrix_name, new_figure
 
 
 def factored(result: Any) -> Figure:
     """Left the trace of every block, right products of a solve without and with it (a uses.factored.Factored)."""
-    figure = new_figure(8.2, 1.8 + 0.3 * max(len(result.blocks), 4))
+    figure = new_figure(8.6, 1.8 + 0.3 * max(len(result.blocks), 4))
     left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
     rows = np.arange(len(result.blocks))[::-1]
     axes_on(left).barh(rows, result.traces, color=POSITIVE, height=0.6)
@@ -20,10 +20,11 @@ def factored(result: Any) -> Figure:
     left.set_yticks(rows, labels, fontsize="small")
     left.set_xlabel("trace of the block")
     kind = {"kfac": "K-FAC", "ekfac": "EK-FAC"}.get(result.approximation, result.approximation)
-    titled(left, f"{kind} of the {matrix_name(result.provenance)}", result.provenance)
+    left.set_title(f"{kind} of the {matrix_name(result.provenance)}", loc="left", fontsize="medium")
+    figure.supxlabel(caption(result.provenance), fontsize="x-small", color=FAINT, x=0.01, ha="left")
     bars = axes_on(right).bar([0, 1], [result.alone, result.helped], color=[FAINT, MODEL], width=0.6)
     right.bar_label(bars, fontsize="small")
     right.set_xticks([0, 1], ["CG alone", f"with {kind}"])
-    right.set_ylabel("products")
-    right.set_title(f"Solve, damping {result.damping:.2g}, to {result.rtol:.0e}", loc="left", fontsize="medium", pad=20)
+    right.set_ylabel(f"products to {result.rtol:.0e}")
+    right.set_title(f"Solve, damping {result.damping:.2g}", loc="left", fontsize="medium")
     return figure

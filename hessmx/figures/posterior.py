@@ -42,19 +42,19 @@ def band(x: Any, prediction: Any, data: tuple[Any, Any] | None = None, output: i
 def reliability(results: Any, ax: Axes | None = None) -> Axes:
     """Share of right answers over confidence; on the diagonal what is said is true. One Calibration, or name -> one."""
     named: Mapping[str, Any] = results if isinstance(results, Mapping) else {"prediction": results}
-    ax = axes_on(ax, 5.0, 4.6)
+    ax = axes_on(ax, 7.6, 4.2)
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
     for (name, found), colour in zip(named.items(), _COLOURS * len(named)):
         seen = found.counts > 0
         sizes = 12 + 220 * found.counts[seen] / found.counts.sum()
         ax.scatter(found.confidence[seen], found.correct[seen], s=sizes, color=colour, alpha=0.35, linewidth=0)
         ax.plot(found.confidence[seen], found.correct[seen], color=colour, linewidth=1.4,
-                label=f"{name}: ECE {found.ece:.3f}, NLL {found.nll:.3f}")
+                label=f"{name}\nECE {found.ece:.3f}, NLL {found.nll:.3f}")
     ax.set_xlim(0, 1.02)
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlabel("confidence (area of a dot: share of the samples)")
     ax.set_ylabel("right answers")
-    legend(ax, loc="upper left")
+    legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return titled(ax, "Reliability of the probabilities", next(iter(named.values())).provenance)
 
 

@@ -39,14 +39,15 @@ class Factored(Result):
 
 
 def factored(curv: Any, operator: KFAC | None = None, matrix: str = "ggn", *, damping: float | None = None,
-             directions: int = 10, rtol: float = 1e-6) -> Factored:
+             directions: int = 10, rtol: float = 1e-4, max_products: int = 1000) -> Factored:
     """Compare `operator` (by default curv.kfac(matrix)) with `matrix`: "ggn", "mc" or "empirical".
 
-    damping: by default a thousandth of the mean eigenvalue. Cost: 2 products per direction and layer, and two solves.
+    damping: by default a hundredth of the mean eigenvalue. Cost: 2 products per direction and layer, and two solves
+    of at most `max_products` each.
     """
     name = MATRICES[matrix]
     operator = curv.kfac(matrix) if operator is None else operator
-    damping = 1e-3 * operator.trace() / operator.shape[0] if damping is None else positive_number("damping", damping)
+    damping = 1e-2 * operator.trace() / operator.shape[0] if damping is None else positive_number("damping", damping)
     probes = np.stack([gaussian(curv.seed, (0xFAC, i), operator.shape[0])
                        for i in range(positive_int("directions", directions))], axis=1)  # fmt: skip
     found = operator @ probes
@@ -54,8 +55,9 @@ def factored(curv: Any, operator: KFAC | None = None, matrix: str = "ggn", *, da
     for true in (curv.matrix(name), curv.block_diagonal(_by_block(curv, operator), name)):
         expected = np.asarray(true @ probes, np.float64)
         errors.append(float(np.linalg.norm(found - expected) / np.linalg.norm(expected)))
-    alone = curv.solve(damping=damping, matrix=name, rtol=rtol)
-    helped = curv.solve(damping=damping, matrix=name, rtol=rtol, preconditioner=operator.inverse(damping))
+    options = dict(damping=damping, matrix=name, rtol=rtol, max_products=max_products)
+    alone = curv.solve(**options)
+    helped = curv.solve(**options, preconditioner=operator.inverse(damping))
     return Factored(
         operator.label, tuple(block.name for block in operator.blocks),
         np.array([block.values.shape for block in operator.blocks]),
