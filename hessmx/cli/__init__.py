@@ -19,6 +19,7 @@ from hessmx.cli.inputs import inputs
 from hessmx.cli.landscape import landscape
 from hessmx.cli.noise import noise, samples
 from hessmx.cli.posterior import kfac, laplace
+from hessmx.cli.training import history, stability
 from hessmx.cli.trust import check, ops
 from hessmx.cli.two_nets import importance, merge, path
 from hessmx.errors import HessmxError, HessmxWarning
@@ -32,7 +33,7 @@ def hessmx() -> None:
 
 COMMANDS = (
     eigen, trace, spectrum, layers, landscape, inputs, influence, samples, noise,
-    quantise, prune, kfac, laplace, path, merge, importance, check, ops, demo,
+    stability, history, quantise, prune, kfac, laplace, path, merge, importance, check, ops, demo,
 )
 for command in COMMANDS:
     hessmx.add_command(command)

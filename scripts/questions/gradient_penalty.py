@@ -117,7 +117,7 @@ def seconds_per_step(with_penalty: bool, repeats: int) -> float:
 
 def draw(games: dict[str, Game]) -> Figure:
     """Samples over the critic's level sets."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
     grid = np.linspace(-3, 3, 61)
     points = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
     for ax, (title, game) in zip(figure.subplots(1, len(games), sharey=True), games.items()):
@@ -127,11 +127,11 @@ def draw(games: dict[str, Game]) -> Figure:
         ax.plot(*ring(1000, np.random.default_rng(6)).asnumpy().T, ".", color="#e08214", markersize=2, label="data")
         ax.plot(*samples.T, ".", color="#1f5a96", markersize=2, label="generated")
         found = game.verdict()
-        ax.set_title(f"{title}:\n{found['good']:.0%} near a mode, {found['modes']} of 8 modes", fontsize="medium")
+        ax.set_title(f"{title}:\n{found['good']:.0%} near a mode, slope {found['slope']:.3g}", fontsize="medium")
         ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
         ax.tick_params(labelsize="small")
     ax.legend(loc="upper right", fontsize="small", markerscale=4)
-    figure.suptitle("With the gradient penalty the generator finds all modes (grey: the critic's level sets)")
+    figure.suptitle("With the penalty fewer samples fall between the modes (grey: the critic's level sets)")
     return figure
 
 
