@@ -92,10 +92,38 @@ def gradient_noise_claims(numbers):
         assert abs(row["critical"] - numbers["critical"]) <= 4 * row["critical error"] + 1e-9
 
 
+def gradient_penalty_claims(numbers):
+    """Against PyTorch to the digits stored; trained to the end, the critic's slope is near 1 with the penalty only."""
+    assert numbers["largest difference from PyTorch"] < 1e-11
+    games = numbers["games"]
+    if games["gradient penalty"]["good"] > 0.1:  # not in short form
+        assert games["gradient penalty"]["modes"] == 8 and games["gradient penalty"]["good"] > 0.6
+        assert 0.5 < games["gradient penalty"]["slope"] < 1.2 and games["neither"]["slope"] > 10
+
+
+def heat_equation_claims(numbers):
+    """Solved to 1e-2, and the coefficient found to 5 %."""
+    assert numbers["error"] < numbers["start"]
+    if numbers["error"] < 0.1:  # not in short form
+        assert numbers["error"] < 1e-2 and numbers["coefficient"] == pytest.approx(0.1, rel=0.05)
+
+
+def stability_claims(numbers):
+    """Both optimisers come to their own threshold and hover there; beyond it the loss rises."""
+    for found in numbers["runs"]:
+        factor = {"sgd": 2, "adam": 38}[found["optimizer"]]
+        assert found["threshold"] == pytest.approx(factor / found["rate"])
+    if numbers["runs"][-1]["loss"] < 0.1:  # not in short form
+        assert all(0.9 < found["late"] < 1.1 for found in numbers["runs"])
+        assert numbers["rises"]["0.95"] <= 1.01 and numbers["rises"]["1.2"] > 1.05
+
+
 CLAIMS = {"maxout": maxout_claims, "quadratic_form": quadratic_form_claims, "bias": bias_claims,
           "influence": influence_claims, "gradient_noise": gradient_noise_claims,
           "quantisation": quantisation_claims, "pruning": pruning_claims, "two_nets": two_nets_claims,
-          "forgetting": forgetting_claims}
+          "forgetting": forgetting_claims,
+          "gradient_penalty": gradient_penalty_claims, "heat_equation": heat_equation_claims,
+          "stability": stability_claims}
 LARGEST = 120_000  # bytes of a picture
 SECONDS = 20
 

@@ -24,14 +24,15 @@ def history(result: Any, axes: Sequence[Axes] | None = None) -> list[Axes]:
         else list(new_figure(6.4, 0.8 + 1.8 * count).subplots(count, 1, sharex=True, squeeze=False)[:, 0])
     )
     for ax, name in zip(drawn, names):
-        ax.plot(result.when, result.of(name), "o-", color=POSITIVE, markersize=3, linewidth=1.6)
+        ax.plot(result.when, result.of(name), color=POSITIVE, linewidth=1.6, **_marks(result))
         if name == SHARPNESS and np.isfinite(result.thresholds).any():
             _threshold(ax, result)
             legend(ax)
         _panel(ax, name)
     if rates and len(drawn) > len(names):
-        drawn[len(names)].plot(result.when, result.learning_rates, color=MODEL, linewidth=1.6, drawstyle="steps-post")
-        _panel(drawn[len(names)], "learning rate")
+        below = drawn[len(names)]
+        below.plot(result.when, result.learning_rates, color=MODEL, drawstyle="steps-post", **_marks(result))
+        _panel(below, "learning rate")
     drawn[0].set_title("Curvature during training", loc="left", fontsize="medium", pad=20)
     drawn[0].annotate(
         caption(result.provenance),
@@ -52,7 +53,7 @@ def stability(result: Any, ax: Axes | None = None) -> Axes:
         raise InputError("this history has no sharpness: ask for it, FollowCurvature(ask=['sharpness'], trainer=...)")
     ax = axes_on(ax)
     share = result.of(SHARPNESS) / result.thresholds
-    ax.plot(result.when, share, color=POSITIVE, linewidth=1.6)
+    ax.plot(result.when, share, color=POSITIVE, linewidth=1.6, **_marks(result))
     ax.axhline(1, color=NEGATIVE, linestyle="--", linewidth=1.2, label="threshold")
     finite = share[np.isfinite(share)]
     last = float(np.median(finite[-max(1, len(finite) // 4) :])) if finite.size else np.nan
@@ -74,11 +75,16 @@ def ridge(result: Any, ax: Axes | None = None) -> Axes:
         shade = 1 - 0.75 * i / max(1, len(names) - 1)
         below = values[i + 1] if i + 1 < len(names) else np.minimum(0, np.nanmin(values))
         ax.fill_between(result.when, below, values[i], color=POSITIVE, alpha=0.12 * shade, linewidth=0)
-        ax.plot(result.when, values[i], color=POSITIVE, alpha=shade, linewidth=1.4)
+        ax.plot(result.when, values[i], color=POSITIVE, alpha=shade, linewidth=1.4, **_marks(result))
     ax.axhline(0, color=FAINT, linewidth=0.8)
     ax.set_xlabel(result.unit)
     ax.set_ylabel("eigenvalue")
     return titled(ax, f"The {len(names)} largest eigenvalues during training", result.provenance)
+
+
+def _marks(result: Any) -> dict[str, Any]:
+    """Dots where there are few enough to be seen apart: a line of one point cannot be seen at all."""
+    return {"marker": "o", "markersize": 3} if len(result.when) <= 60 else {}
 
 
 def _threshold(ax: Axes, result: Any) -> None:

@@ -11,8 +11,8 @@ from common import Figure, array, mx, publish, run, scientific, started, table
 
 from hessmx import inputs
 from hessmx.training import penalty
-from tests.uses.penalty_cases import CASES
-from tests.uses.test_penalty import STORED, built, drawn, gradient, of
+from tests.uses.penalty_cases import CASES, drawn
+from tests.uses.penalty_nets import STORED, built, gradient, of
 
 nn, nd, record = mx.gluon.nn, mx.nd, mx.autograd.record
 CENTRES = 2 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
