@@ -16,6 +16,7 @@ from typing import Any, Callable, Mapping, Sequence
 import numpy as np
 
 from hessmx._mxnet import mx
+from hessmx._threads import alone
 from hessmx.errors import InputError, choose
 from hessmx.problem.data import Batches
 from hessmx.problem.net import Net, Selection
@@ -125,6 +126,7 @@ class Penalty:
         self._made: dict[bool, Derivatives] = {}
         self._batches = Batches([], net.dtype, net.context)
 
+    @alone
     def __call__(self, x: Any, *extra: Any, label: Any = None) -> Any:
         """On inputs x (N, ...), or a list of inputs; `extra` goes to the function, `label` to the output's."""
         derivatives = self._derivatives()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hessmx import training
+from hessmx import load_net, training
 from hessmx._mxnet import mx
 from hessmx.engines.program import Program
 from hessmx.errors import InputError, UnsupportedOps
@@ -72,6 +72,18 @@ def test_it_is_added_to_another_loss_as_grad_req_says(grad_req):
         both = backward(loss, scaled)
     assert np.abs(alone[1]).max() > 1e-3
     np.testing.assert_allclose(both, STEP[grad_req] * (alone[0] + alone[1]), rtol=1e-12, atol=1e-14)
+
+
+def test_a_net_loaded_from_files(tmp_path):
+    net, x = critic()
+    net.hybridize()
+    net(x)
+    net.export(str(tmp_path / "net"))
+    loaded = load_net(tmp_path / "net-symbol.json", tmp_path / "net-0000.params")
+    with record():
+        value = penalty(loaded, "wgan-gp")(x) + 0 * loaded(x).sum()
+    value.backward()
+    np.testing.assert_allclose(gradient(loaded), STORED["dense, wgan-gp"]["gradient"], rtol=1e-9, atol=1e-12)
 
 
 def test_frozen_parameters_stay_and_get_nothing():
