@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from hessmx import _command  # noqa: F401  (before all: in the shell an interrupt of what follows is one line)
 from hessmx._mxnet import mx as _mx  # noqa: F401  (first: settles threads and NumPy aliases before MXNet is imported)
 from hessmx import blocks, inputs, reference
 from hessmx.curvature import Curvature

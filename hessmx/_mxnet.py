@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hessmx._command import in_command, leave
 from hessmx.errors import ImportFailure, InputError
 
 _REMOVED_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str, "complex": complex}
@@ -65,16 +66,10 @@ def _import():
             warnings.simplefilter("ignore")
             import mxnet
     except (ImportError, OSError, AttributeError) as error:
-        _leave_command(_explain(error))
+        if in_command():  # which cannot catch what importing its own package raises
+            leave(_explain(error), 2)
         raise ImportFailure(_explain(error)) from error
     return mxnet
-
-
-def _leave_command(line: str) -> None:
-    """In the shell one line and exit code 2: the command cannot catch what importing its own package raises."""
-    if os.path.basename(sys.argv[0]) == "hessmx":
-        print(f"hessmx: {line}", file=sys.stderr)
-        raise SystemExit(2)
 
 
 mx = _import()

@@ -31,11 +31,12 @@ from hessmx.operators.base import checked
 from hessmx.operators.factors import MATRICES, Walk, build
 from hessmx.operators.likelihood import Relabel
 from hessmx.operators.preconditioned import Preconditioned
-from hessmx.problem.data import Batches
+from hessmx.problem.data import Batch, Batches
 from hessmx.problem.groups import Grouping, grouped
 from hessmx.problem.losses import is_convex
 from hessmx.problem.net import Net, Selection
 from hessmx.problem.net import select as select_parameters
+from hessmx.problem.notices import say_other_gradients
 from hessmx.problem.objective import Objective, WeightDecay
 from hessmx.problem.scales import LossScale, loss_scale
 from hessmx.problem.trainer import Preconditioner, read_trainer
@@ -93,6 +94,7 @@ class Curvature(Questions):
         self._graphs: dict[str, Graphs] = {}
         first = next(iter(self._batches))
         self._selected = select(engine, self._net, loss, mode == "train", self.seed, first)
+        self._say_other_gradients(first)
         if not first.kept:
             self._objective.check_repeatable(self._selected.gradients.loss)
 
@@ -308,6 +310,12 @@ class Curvature(Questions):
                 f"{what} needs a net that can be traced; this one is run as it is (engine {self.engine!r})"
             )
         return self._selected.compiled
+
+    def _say_other_gradients(self, batch: Batch) -> None:
+        if self._selected.compiled is not None:
+            net, loss = (piece.graph if piece else None for piece in self._selected.compiled.pieces(batch))
+            assert net is not None
+            say_other_gradients(net, loss, self._net.names)
 
     def _gradients_in(self, dtype: str) -> Graphs:
         if choose("dtype", dtype, ("float32", "float64")) not in self._graphs:

@@ -19,7 +19,7 @@ Every text says what was expected, what came, and what to do, in one line.
 from __future__ import annotations
 
 import difflib
-from typing import Iterable
+from typing import Any, Iterable
 
 
 class HessmxError(Exception):
@@ -79,3 +79,17 @@ def choose(name: str, value: str, options: Iterable[str], error: type[InputError
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise error(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}{hint}")
+
+
+def few(names: Any, count: int = 4) -> str:
+    """The first names, and how many more there are."""
+    names = [str(n) for n in names]
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "") or "nothing"
+
+
+def one_line(error: BaseException) -> str:
+    """What MXNet's messages say, without the C++ stack trace around it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Traceback", "Stack trace", "File ", "[bt]"))]
+    text = told[0].split("Error: ", 1)[-1] if told else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

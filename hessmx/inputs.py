@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from hessmx._mxnet import mx
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.plan import Plan
 from hessmx.errors import DataError, UnsupportedOps
@@ -27,6 +28,7 @@ from hessmx.problem.net import Net
 from hessmx.problem.outputs import Output, broadcast, cotangent
 
 _X = names("data", 1)[0]
+_READ = object()  # parameters are read only: frozen ones will do
 
 
 def gradient(net: Any, x: Any, output: Output = None) -> np.ndarray:
@@ -77,9 +79,9 @@ def mixed(net: Any, x: Any, v: Any, output: Output = None, params: Any = None) -
 class _Question:
     """One net, one batch, one number per sample."""
 
-    def __init__(self, net: Any, x: Any, output: Output, like: _Question | None = None, params: Any = None):
+    def __init__(self, net: Any, x: Any, output: Output, like: _Question | None = None, params: Any = _READ):
         function = output if callable(output) else None
-        self.net: Net = like.net if like else Net(net, params)
+        self.net: Net = like.net if like else Net(net, _readable(net) if params is _READ else params)
         self.x: Any = like.x if like else _input(Batches([], self.net.dtype, self.net.context), x)
         self.compiled: Compiled = like.compiled if like else Compiled(self.net, function, train=False, seed=0)
         self.batch: Batch = like.batch if like else Batch(0, [self.x], [], kept=True)
@@ -148,6 +150,12 @@ class _Question:
         missing = self.plan.missing_rules([_X])
         if missing:
             raise UnsupportedOps("reverse-over-forward", missing, "Register rules for them (docs/adding-a-rule.md)")
+
+
+def _readable(net: Any) -> str | None:
+    """Those that are trained; all where none is."""
+    frozen = isinstance(net, mx.gluon.Block) and all(p.grad_req == "null" for p in net.collect_params().values())
+    return ".*" if frozen else None
 
 
 def _input(batches: Batches, x: Any) -> Any:

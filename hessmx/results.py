@@ -235,28 +235,15 @@ class InputGradients(Result):
 
 
 def from_dict(data: dict[str, Any]) -> Any:
-    """The result that `to_dict` wrote."""
-    kinds = {c.__name__: c for c in (Provenance, *_subclasses(Result))}
-    if not isinstance(data, dict) or data.get("type") not in kinds:
-        raise InputError(f"expected a saved result with 'type' one of {', '.join(sorted(kinds))}; "
-                         f"got {data.get('type') if isinstance(data, dict) else type(data).__name__!r}")
-    kind = kinds[data["type"]]
-    return kind(**{f.name: _read(f, data[f.name]) for f in dataclasses.fields(kind) if f.name in data})
+    """The result that `to_dict` wrote; InputError where a field is missing, unknown or of another kind."""
+    from hessmx._saved import restored
+
+    return restored(data, {c.__name__: c for c in (Provenance, *_subclasses(Result))})
 
 
 def _subclasses(kind: type) -> list[type]:
     direct: list[type] = kind.__subclasses__()
     return direct + [c for d in direct for c in _subclasses(d)]
-
-
-def _read(f: dataclasses.Field, value: Any) -> Any:
-    if "ndarray" in str(f.type) and value is not None:
-        return np.asarray(value)
-    if isinstance(value, dict) and "type" in value:
-        return from_dict(value)
-    if isinstance(value, list):
-        return tuple(from_dict(v) if isinstance(v, dict) else v for v in value)
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import hessmx
 from hessmx import files
 from hessmx._mxnet import mx
 from hessmx.errors import DataError, FileError, HessmxError
@@ -277,3 +278,12 @@ def test_unwritable_folder_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="cannot write"):
         files.save(RESULTS[1], tmp_path / "file" / "r.json")
+
+
+def test_a_net_that_cannot_run_on_the_data_is_one_clear_line(tmp_path):
+    """Two inputs, and data for one: no tracer can read it, and it cannot be run as it is either."""
+    symbol, params, _ = export(TwoInputs(), tmp_path, "float32", [mx.nd.ones((5, 3))] * 2)
+    with pytest.raises(HessmxError) as caught:
+        hessmx.Curvature(files.load_net(symbol, params), mx.gluon.loss.L2Loss(), (np.ones((5, 3)), np.ones((5, 3))))
+    assert "cannot be run on this data" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 import hessmx
 from hessmx import inputs
 from hessmx._mxnet import mx
-from hessmx.errors import DataError, InputError
+from hessmx.errors import DataError, InputError, ParameterError
 
 nn = mx.gluon.nn
 
@@ -126,6 +126,17 @@ def test_each_sample_has_its_own(net):
     assert np.allclose(whole, single, rtol=1e-13)
     for old, parameter in zip(before, net.gluon.collect_params().values()):
         assert np.array_equal(old, parameter.grad().asnumpy())
+
+
+def test_of_a_frozen_net(net):
+    """Parameters that are not trained serve as well; the derivative by them has still nothing to go by."""
+    dense = nn.Dense(3, in_units=4, dtype="float64")
+    dense.initialize(mx.init.Normal(1))
+    dense.collect_params().setattr("grad_req", "null")
+    found = inputs.gradient(dense, net.x, 1)
+    assert np.allclose(found, np.tile(dense.weight.data().asnumpy()[1], (6, 1)), rtol=1e-14)
+    with pytest.raises(ParameterError, match="no trainable parameters"):
+        inputs.mixed(dense, net.x, np.ones(4))
 
 
 @pytest.mark.parametrize(

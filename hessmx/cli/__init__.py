@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from hessmx._command import usual_interrupts
 from hessmx.cli.compress import prune, quantise
 from hessmx.cli.curvature import eigen, layers, spectrum, trace
 from hessmx.cli.demo import demo
@@ -41,6 +42,7 @@ for command in COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
+    usual_interrupts()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", HessmxWarning)
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _refuse(str(error), 2)
         except (click.Abort, KeyboardInterrupt):
             return _refuse("interrupted", 130)
+        except MemoryError:
+            return _refuse("not enough memory; use a smaller --batch-size", 2)
 
 
 def _refuse(text: str, code: int) -> int:

@@ -57,19 +57,20 @@ def options(*groups: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     return decorate
 
 
-def load_net(net: str, params: str | None) -> Any:
-    """The net of --net and --params."""
+def load_net(net: str, params: str | None, x: Any = None) -> Any:
+    """The net of --net and --params, tried on the shapes of x."""
     if ":" in net and not net.endswith(".json"):
         return files.make_net(net, params)
     if params is None:
         raise FileError(f"--net {net} is a graph without values: name its parameters with --params FILE")
-    return files.load_net(net, params)
+    return files.load_net(net, params, x)
 
 
 def curvature(net: str, params: str | None, data: str, loss: str, seed: int, engine: str, reduction: str, mode: str,
               weight_decay: float | None, batch_size: int | None, params_filter: str | None) -> Curvature:
     """What is asked about, from the options of NET and OBJECTIVE."""
-    return Curvature(load_net(net, params), losses.by_name(loss), files.load_data(data), params_filter, reduction,
+    x, y = files.load_data(data)
+    return Curvature(load_net(net, params, x), losses.by_name(loss), (x, y), params_filter, reduction,
                      weight_decay, mode, engine, seed, progress=True, batch_size=batch_size)
 
 
@@ -82,10 +83,7 @@ def write(out: str | Path, name: str, result: Result, picture: Any = None) -> No
     """NAME.json and NAME.png in the folder, and a line that says so."""
     written = [files.save(result, Path(out) / f"{name}.json")]
     if picture is not None:
-        try:
-            written.append(save_figure(picture, Path(out) / f"{name}.png"))
-        except OSError as error:
-            raise FileError(f"cannot write {Path(out) / name}.png: {error.strerror}") from error
+        written.append(save_figure(picture, Path(out) / f"{name}.png"))
     click.echo("wrote " + " and ".join(map(str, written)))
 
 

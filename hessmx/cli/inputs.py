@@ -22,7 +22,7 @@ def inputs(net: str, params: str | None, data: str, out: str, seed: int, output:
     if isinstance(x, list):
         raise DataError(f"{data} holds {len(x)} inputs; this command differentiates by one array x")
     x = np.asarray(x[:samples])
-    gradients = library.gradient(load_net(net, params), x, output)
+    gradients = library.gradient(load_net(net, params, x), x, output)
     sizes = np.linalg.norm(gradients.reshape(len(gradients), -1), axis=1)
     click.echo("sample  length of the gradient")
     for i, size in enumerate(sizes):

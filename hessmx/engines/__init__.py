@@ -8,11 +8,12 @@ from typing import Any, Callable
 
 import numpy as np
 
+from hessmx._mxnet import mx
 from hessmx.engines import double_backward, finite_difference, reverse_over_forward
 from hessmx.engines.base import Engine
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Gradients, Graphs, Live
-from hessmx.errors import GraphError, HessmxWarning, UnsupportedOps, choose
+from hessmx.errors import GraphError, HessmxError, HessmxWarning, UnsupportedOps, choose, one_line
 from hessmx.problem.data import Batch
 from hessmx.problem.net import Net
 
@@ -67,7 +68,12 @@ def _untraceable(asked: str, net: Net, loss: Any, train: bool, batch: Batch, err
     if asked not in ("auto", finite_difference.NAME):
         raise error
     live = Live(net, loss, train)
-    live.loss(batch)  # what the net cannot do at all is said before any product
+    try:
+        live.loss(batch)  # what the net cannot do at all is said before any product
+    except (mx.base.MXNetError, ValueError) as failure:
+        if isinstance(failure, HessmxError):
+            raise
+        raise GraphError(f"the net cannot be run on this data: {one_line(failure)}") from failure
     if asked == "auto":
         _say(f"the net cannot be traced ({error})")
     return Selected(finite_difference.FiniteDifference(net, live, net.dtype), live, None)

@@ -21,6 +21,7 @@ from hessmx.graph.symbols import scope
 from hessmx.graph.trace import Piece, flatten, names, trace_loss, trace_net
 from hessmx.problem.data import Batch
 from hessmx.problem.net import Net, is_sparse
+from hessmx.problem.notices import refuse_wrong_values
 
 
 class Compiled:
@@ -107,6 +108,7 @@ class Compiled:
             double = all(self._wanted(np.dtype(p.dtype)) == np.float64 for p in self.net.all.values())
             try:
                 graph = None if loss is None else loss.graph
+                refuse_wrong_values(net.graph, shapes, self.net.dtype)
                 self._plans[key] = make_plan(net.graph, graph, shapes, self.train, double)
             except mx.base.MXNetError as error:
                 raise DataError(_shape_message(error, batch)) from error

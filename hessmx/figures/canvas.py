@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from hessmx.files import replacing
 from hessmx.results import Provenance
 
 POSITIVE, NEGATIVE, MODEL, FAINT = "#1f5a96", "#b3262e", "#e08214", "#8a8a8a"
@@ -84,6 +85,6 @@ def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 150) -> Path:
         drawn = drawn[0]
     figure = drawn if isinstance(drawn, Figure) else drawn.figure
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=dpi, format=path.suffix.lstrip(".") or None)
     return path

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 
 from hessmx.engines.base import Engine
+from hessmx.errors import HessmxWarning
 from hessmx.operators.base import SymmetricOperator
 from hessmx.operators.likelihood import Relabel
 from hessmx.problem.data import Batch
@@ -36,6 +38,7 @@ class Curved(SymmetricOperator):
 
     def _product(self, vector: np.ndarray) -> np.ndarray:
         total = self.objective.add_up(lambda batch: self._term(vector, batch))
+        self._note(vector, total)
         return self.objective.vector(total, vector if self.penalised else None, self.which)
 
     def _products(self, block: np.ndarray) -> np.ndarray:
@@ -43,10 +46,14 @@ class Curved(SymmetricOperator):
         if not block.shape[1]:
             return np.zeros(block.shape, self.dtype)
         total = self.objective.add_up(lambda batch: self._terms(block, batch))
+        self._note(block, total)
         total = total if total.ndim else np.zeros(block.shape)
         moved = block.T if self.penalised else [None] * block.shape[1]
         rows = np.ascontiguousarray(total.T)
         return np.stack([self.objective.vector(t, v, self.which) for t, v in zip(rows, moved)], axis=1)
+
+    def _note(self, moved: np.ndarray, total: Any) -> None:
+        """A matrix may say what it sees in a product's sum over all samples, before reduction and penalty."""
 
     def question(self) -> AbstractContextManager[Any]:
         """Within, parameters and batches in memory stay what they are; linearisations are made once."""
@@ -66,9 +73,43 @@ class Hessian(Curved):
 
 
 class GaussNewton(Curved):
-    """G = mean_i J_i' (d2 l / dz2) J_i, plus the penalty (Schraudolph 2002, section 3)."""
+    """G = mean_i J_i' (d2 l / dz2) J_i, plus the penalty (Schraudolph 2002, section 3).
+
+    Warns if it is zero, as it is for every loss that is linear in the outputs; one product more if the first one is 0.
+    """
 
     kind = label = "ggn"
+
+    def __init__(self, engine: Engine, objective: Objective, which: Sequence[str] | None = None):
+        super().__init__(engine, objective, which)
+        self._settled: list[bool] = []  # whether it is zero, once that is known; shared with its blocks
+
+    def block(self, which: Sequence[str]) -> Curved:
+        block = type(self)(self.engine, self.objective, which)
+        block._settled = self._settled
+        return block
+
+    def _note(self, moved: np.ndarray, total: Any) -> None:
+        if not self._settled and np.any(moved):
+            self._settle(not np.any(total))
+
+    def _settle(self, zero: bool) -> None:
+        """Zero along one vector may be a dead unit; zero along a random direction is the loss."""
+        net = self.objective.net
+        if zero:
+            probe = np.random.default_rng(0).standard_normal(net.size).astype(self.dtype)
+            zero = not np.any(
+                self.objective.add_up(lambda batch: self.engine.product(self.kind, probe, batch, net.names))
+            )
+        self._settled.append(zero)
+        if zero:
+            warnings.warn(
+                "the Gauss-Newton matrix is zero on this data, as for every loss that is linear in the outputs of the "
+                "net (from_logits=True, L1, hinge): all curvature is in the residual. For the Gauss-Newton matrix of a "
+                "softmax, let the net return what stands before log_softmax",
+                HessmxWarning,
+                stacklevel=2,
+            )
 
     @property
     def positive(self) -> bool | None:

@@ -108,6 +108,8 @@ class Batches:
             host = np.asarray(value)
             if host.dtype.kind not in "fiub":
                 raise DataError(f"{role} must hold numbers, but has dtype {host.dtype}")
+            if 0 in host.shape[1:]:  # for MXNet a length of 0 is one that is not known
+                raise DataError(f"{role} has shape {host.shape}: samples without any entry")
             large = host.dtype.kind in "iu" and host.size and np.abs(host).max() >= _EXACT_FLOAT32
             dtype = np.int32 if large and self.dtype != np.float64 else self.dtype
             array = mx.nd.array(host, ctx=self.context, dtype=dtype)

@@ -2,7 +2,8 @@
 
 A loss layer (SoftmaxOutput ...) returns one function and sends back the gradient of another, whatever comes from
 above. Here it is the function that it returns: derivatives are those of the numbers that the net computes, and the
-loss is the caller's. Samplers are smooth functions of their parameters and of noise that is drawn outside the graph.
+loss is the caller's (`problem/notices.py` says so). Samplers are smooth functions of their parameters and of noise
+that is drawn outside the graph.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ def _softmax_output(s: Site, context: Lowering) -> Sequence[Symbol]:
     return [F.reshape(F.softmax(F.Flatten(s.x)), shape=shape)]
 
 
-@lowers("LinearRegressionOutput", "MAERegressionOutput", "SVMOutput", "MakeLoss", "make_loss")
+@lowers(
+    *"LinearRegressionOutput MAERegressionOutput SVMOutput MakeLoss make_loss".split(),
+    *"IdentityAttachKLSparseReg _contrib_gradientmultiplier".split(),
+)
 def _identity(s: Site, context: Lowering) -> Sequence[Symbol]:
     return [F.identity(s.x)]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 _TABLE = {
-    "its backward is not the derivative of its forward (a penalty, or a straight-through estimator)": """
-        IdentityAttachKLSparseReg _contrib_gradientmultiplier _contrib_round_ste _contrib_sign_ste""",
+    "its backward is not the derivative of its forward (a straight-through estimator)": """
+        _contrib_round_ste _contrib_sign_ste""",
     "user code that MXNet cannot look into; register a rule for it, or take finite differences": """
         Custom _CustomFunction""",
     "MXNet has no gradient for it": """

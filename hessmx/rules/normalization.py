@@ -20,7 +20,7 @@ F = mx.sym
 
 
 def _eps(s: Site, default: float) -> float:
-    """As the operator has it: in float32."""
+    """As the operators but BatchNorm have it: in float32, whatever the dtype."""
     return float(np.float32(s.attr("eps", default)))
 
 
@@ -33,7 +33,7 @@ def _lower_batch_norm(s: Site, context: Lowering) -> Sequence[Symbol] | None:
     x, gamma, beta, mean, variance = s.xs
     if s.attr("fix_gamma", True):
         gamma = F.ones_like(gamma)
-    eps = _eps(s, 1e-3)
+    eps = float(s.attr("eps", 1e-3))  # a double, in both modes
     if context.train and not s.attr("use_global_stats", False):
         attrs = dict(eps=eps, momentum=1.0, fix_gamma=False, output_mean_var=True, axis=s.attr("axis", 1))
         ys = call("BatchNorm", [x, gamma, beta, mean, variance], attrs, s.node.name)

@@ -6,6 +6,7 @@ from math import prod
 from typing import Sequence
 
 from hessmx._mxnet import mx
+from hessmx.errors import DataError
 from hessmx.graph.lower import Lowering, lowers
 from hessmx.graph.node import Shape
 from hessmx.graph.site import Site, Tangent
@@ -23,10 +24,13 @@ def _average(s: Site, context: Lowering) -> Sequence[Symbol] | None:
     """Averages as sums.
 
     Over everything: a product with ones; MXNet's own backward is 30 times slower. With windows that hang over the
-    edge ('full'): MXNet's own backward in float32 divides by the size of a whole window.
+    edge ('full'): MXNet's own backward in float32 divides by the size of a whole window. One wholly outside gives 0.
     """
     shape, out = s.x_shapes[0], s.y_shapes[0]
-    if s.attr("pool_type", "max") != "avg" or str(s.attr("layout", "")).endswith("C"):
+    if s.attr("pool_type", "max") != "avg":
+        return None
+    _refuse_empty_windows(s)
+    if str(s.attr("layout", "")).endswith("C"):
         return None
     if s.attr("global_pool", False):
         size = prod(shape[2:])
@@ -42,7 +46,25 @@ def _average(s: Site, context: Lowering) -> Sequence[Symbol] | None:
     else:
         sizes = s.again([one], pool_type="sum")[0]
     sizes = F.reshape(sizes, shape=(1, prod(out[2:])))
+    sizes = sizes + (sizes == 0)
     return [F.reshape(sums / over_rows(sizes, sums), shape=out)]
+
+
+def _refuse_empty_windows(s: Site) -> None:
+    """In 3-D MXNet divides the empty sum of a window that lies wholly outside by its size, which may be 0."""
+    kernel = s.attr("kernel") or ()
+    if len(kernel) < 3 or s.attr("global_pool", False) or s.attr("pooling_convention", "valid") != "full":
+        return
+    last, whole = str(s.attr("layout", "")).endswith("C"), s.attr("count_include_pad", True)
+    size, out = (_channels_first(a, last)[2:] for a in (s.x_shapes[0], s.y_shapes[0]))
+    for n, k, q, p, o in zip(size, kernel, s.attr("stride") or (1,) * 3, s.attr("pad") or (0,) * 3, out):
+        starts = [i * q - p for i in range(o)]
+        lengths = [min(a + k, n + p) - a if whole else min(a + k, n) - max(a, 0) for a in starts]
+        if 0 in lengths:
+            raise DataError(
+                f"average pooling {s.node.name} with ceil_mode on inputs of size {size} has a window wholly outside "
+                "of them, where MXNet computes 0 / 0 = NaN: choose another size, stride or padding, or ceil_mode=False"
+            )
 
 
 def _padded(x: Symbol, below: Sequence[int], above: Sequence[int], fill: float) -> Symbol:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +77,42 @@ def nothing():
     pass
 
 
+def graph(change):
+    """Spoil the graph in the file."""
+
+    def spoil():
+        path = Path("net-symbol.json")
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def encrypted():
+    """The bit that says so in both headers of each member; what follows is then no longer readable."""
+    path = Path("data.npz")
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        start = content.find(mark)
+        while start >= 0:
+            content[start + place] |= 1
+            start = content.find(mark, start + 4)
+    path.write_bytes(content)
+
+
+def announcing(entries):
+    """An array whose header announces more entries than the file holds."""
+
+    def spoil():
+        member = io.BytesIO()
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (entries,)})
+        with zipfile.ZipFile("data.npz", "w") as archive:
+            archive.writestr("x.npy", member.getvalue() + bytes(80))
+
+    return spoil
+
+
 CASES = [
     # name, what spoils the files, options that replace or join the sound ones, what the line must say
     ("unknown command", nothing, ["eigne"], "No such command 'eigne'"),
@@ -113,6 +155,25 @@ CASES = [
     ("state of another run", lambda: np.savez("s.npz", a=1), ["spectrum", "--state", "s.npz"], "cannot be read"),
     ("no other net", nothing, ["landscape", "--along", "net"], "give --other-params"),
     ("two snapshots", nothing, ["landscape", "--along", "trajectory", "--snapshot", "net-0000.params"], "three times"),
+    ("head that is none", graph(lambda g: g.update(heads=[[99, 0, 0]])), ["eigen"], "an output is node 99"),
+    ("output that is none", graph(lambda g: g["heads"][0].__setitem__(1, 7)), ["eigen"], "output 7 of node 3, which"),
+    ("input that is none", graph(lambda g: g["nodes"][3]["inputs"][0].__setitem__(1, 5)), ["eigen"], "reads output 5"),
+    ("input left out", graph(lambda g: g["nodes"][3]["inputs"].pop()), ["eigen"], "reads 2 of its 3 inputs"),
+    ("no units", graph(lambda g: g["nodes"][3]["attrs"].update(num_hidden="0")), ["eigen"], "num_hidden=0"),
+    ("shape in words", graph(lambda g: g["nodes"][1]["attrs"].update(__shape__="(a, b)")), ["eigen"], "says '(a, b)'"),
+    ("nested graph", lambda: Path("net-symbol.json").write_text("[" * 10**5), ["eigen"], "nested too deeply"),
+    ("encrypted data", encrypted, ["eigen"], "is encrypted"),
+    ("10^12 entries", announcing(10**12), ["eigen"], "announces shape (1000000000000,)"),
+    ("no entry a sample", data(x=X[:, :0], y=Y), ["eigen"], "x has shape (6, 0): samples without any entry"),
+    ("no entry a label", data(x=X, y=X[:, :0]), ["eigen"], "y has shape (6, 0)"),
+    ("inputs with a gap", data(x0=X, x2=X, y=Y), ["eigen"], "without a gap, but holds x0, x2"),
+    ("x and x0", data(x=X, x0=X, y=Y), ["eigen"], "holds x and x0"),
+    ("another name", data(X=X, y=Y), ["eigen"], "lacks x, it has X, y"),
+    ("too many inputs", data(x0=X, x1=X, y=Y), ["eigen"], "has 1 input(s), data, and the data 2"),
+    ("data from a pipe", lambda: os.mkfifo("pipe"), ["eigen", "--data", "pipe"], "pipe is no plain file"),
+    ("graph from a pipe", lambda: os.mkfifo("pipe"), ["eigen", "--net", "pipe"], "pipe is no plain file"),
+    ("params from a pipe", lambda: os.mkfifo("pipe"), ["eigen", "--params", "pipe"], "pipe is no plain file"),
+    ("data from a device", nothing, ["eigen", "--data", "/dev/zero"], "is no plain file"),
     ("output beyond", nothing, ["inputs", "--loss", None, "--output", "9"], "output"),
 ]
 
@@ -154,3 +215,53 @@ def test_interruption_is_one_line(folder, capsys, monkeypatch):
     monkeypatch.setattr("hessmx.cli.curvature.curvature", interrupted)
     assert main(arguments("eigen")) == 130
     assert capsys.readouterr().err.strip() == "hessmx: interrupted"
+
+
+SLOW = """
+import signal, sys, time
+print("importing", flush=True)
+class Slow:
+    def find_spec(self, name, *rest):
+        if name == "mxnet":
+            time.sleep(20)
+sys.meta_path.insert(0, Slow())
+sys.argv[0] = "hessmx"
+from hessmx.cli import main
+"""
+
+
+def test_an_interrupt_while_the_package_is_imported_is_one_line():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=environment)  # fmt: skip
+    command.stdout.readline()
+    time.sleep(2)  # into the import of MXNet, which lasts
+    command.send_signal(signal.SIGINT)
+    assert command.communicate(timeout=15)[1] == "hessmx: interrupted\n"
+    assert command.returncode == 130
+
+
+def test_interrupts_are_python_s_own_once_the_command_runs(folder):
+    assert main(arguments("eigen")) == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("limit", [0, 3000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder, capsys, limit):
+    """Files may not grow beyond `limit` bytes: the result, or its picture, cannot be written whole."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    Path("out").mkdir()
+    Path("out/eigen.json").write_text("old")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+        code = main(arguments("eigen", "--out", "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, before)
+    stderr = capsys.readouterr().err
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "cannot write out" in stderr
+    assert sorted(path.name for path in Path("out").iterdir()) == ["eigen.json"]
+    if not limit:
+        assert Path("out/eigen.json").read_text() == "old"

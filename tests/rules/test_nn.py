@@ -89,3 +89,36 @@ def test_batch_norm_of_data_far_from_zero() -> None:
     )
     v = np.random.default_rng(1).standard_normal(double.num_params)
     assert off(single.hvp(v), double.hvp(v)) < 1e-3
+
+
+def _normalised(x: np.ndarray, axes: tuple, eps: float) -> np.ndarray:
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+EPS, SINGLE = 0.01, float(np.float32(0.01))  # 2e-10 apart: 1e-8 of what small data become
+NORMS = [  # layer, mode, its value in NumPy
+    (nn.BatchNorm(epsilon=EPS), "train", lambda x: _normalised(x, (0, 2), EPS)),
+    (nn.BatchNorm(epsilon=EPS), "predict", lambda x: x / np.sqrt(1 + EPS)),
+    (nn.BatchNorm(epsilon=EPS, use_global_stats=True), "train", lambda x: x / np.sqrt(1 + EPS)),
+    (nn.LayerNorm(epsilon=EPS), "predict", lambda x: _normalised(x, (2,), SINGLE)),
+    (nn.GroupNorm(2, epsilon=EPS), "predict", lambda x: _normalised(x.reshape(6, 2, 6), (2,), SINGLE).reshape(x.shape)),
+    (nn.HybridLambda(lambda F, x: F.L2Normalization(x, eps=EPS)), "predict",
+     lambda x: x / np.sqrt((x * x).sum((1, 2), keepdims=True) + SINGLE)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "mode", "value"), NORMS)
+def test_epsilon_is_a_double_in_batch_norm_and_a_float_elsewhere(layer: Any, mode: str, value: Any) -> None:
+    """Loss and product in float64 against NumPy's, of the last layer's weights: exact to rounding."""
+    x, y = np.random.default_rng(0).normal(size=(6, 4, 3)) * 1e-2, np.random.default_rng(1).normal(size=(6, 2))
+    net = nn.HybridSequential()
+    net.add(layer, nn.Dense(2))
+    net.initialize(mx.init.Normal(1))
+    net.cast("float64")
+    net(mx.nd.array(x, dtype="float64"))
+    curv = hessmx.Curvature(net, mx.gluon.loss.L2Loss(), (x, y), mode=mode, params=net[1].collect_params().keys())
+    w, b = (p.data().asnumpy() for p in (net[1].weight, net[1].bias))
+    z, v = value(x).reshape(6, -1), np.random.default_rng(2).normal(size=curv.num_params)
+    direction = z @ v[: w.size].reshape(w.shape).T + v[w.size :]
+    np.testing.assert_allclose(curv.loss(), (0.5 * (z @ w.T + b - y) ** 2).mean(), rtol=3e-14)
+    np.testing.assert_allclose(v @ curv.hvp(v), (direction**2).mean(), rtol=1e-13)
