@@ -1,49 +1,47 @@
-"""Memory over thousands of Hessian-vector products, from arrays and from a DataLoader.
+"""Peak memory of a process that asks for gradients only, beside one with products at kept parameters.
 
-    python scripts/bench/memory.py [--products 10000]
+    python scripts/bench/memory.py [--json docs/bench-memory.json] [--only dense,small] [--sides hessmx,torch]
 
-Prints the process's resident memory (MiB) along the way; it must not grow after the first hundred products.
+Every number comes from a fresh process that has imported its library and holds net and data. Also for PyTorch, with
+its retained graph. `growth.py` watches memory over thousands of products.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import json
+import sys
 
-import hessmx  # first: settles threads and NumPy's aliases
-from hessmx._mxnet import mx
+import tables
+from cases import TITLES
+from processes import Side, interpreters, keep, options
 
-import numpy as np  # isort: skip
-
-
-def resident() -> float:
-    """Resident memory of this process, MiB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+ASKED = {"gradient": ["gradient"], "hvp": ["hvp kept"], "both": ["gradient", "hvp kept", "ggn kept"]}
 
 
-def sources() -> dict:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(96, 20)).astype(np.float32), rng.integers(0, 3, 96).astype(np.float32)
-    dataset = mx.gluon.data.ArrayDataset(x, y)
-    return {"arrays": (x, y), "DataLoader": mx.gluon.data.DataLoader(dataset, batch_size=32)}
+def peaks(case: str, side_name: str, python: str, threads: int) -> dict[str, dict[str, float]]:
+    """MiB: the most needed beyond what the process held before, and the most it held."""
+    found = {}
+    for name, functions in ASKED.items():
+        side = Side(side_name, python, threads)
+        built = side.ask(case=case)
+        answer = side.ask(peak=functions) if isinstance(built, list) else built
+        side.close()
+        if "error" not in answer:
+            found[name] = answer
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--products", type=int, default=10_000)
-    total = parser.parse_args().products
-    marks = [total // 100, total // 10, total // 2, total]
-    for name, data in sources().items():
-        net = hessmx.blocks.dense_net((20, 32, 3), "tanh")
-        net.initialize()
-        curv = hessmx.Curvature(net, mx.gluon.loss.SoftmaxCrossEntropyLoss(), data, batch_size=None)
-        rng, seen = np.random.default_rng(1), []
-        for done in range(1, total + 1):
-            curv.hvp(rng.standard_normal(curv.num_params))
-            if done in marks:
-                seen.append(f"{resident():.1f} after {done}")
-        print(f"{name}: MiB {', '.join(seen)}", flush=True)
+    parser = options(__doc__, TITLES)
+    parser.set_defaults(sides="hessmx,torch")
+    chosen = parser.parse_args()
+    results = {}
+    for case in chosen.only.split(","):
+        sides = interpreters(chosen).items()
+        results[case] = {side: peaks(case, side, python, chosen.threads) for side, python in sides}
+        print(case, json.dumps(results[case]), file=sys.stderr, flush=True)
+        keep(chosen.json, results, TITLES)
+    print(tables.memory(results))
 
 
 if __name__ == "__main__":

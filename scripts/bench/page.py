@@ -1,29 +1,35 @@
-"""Writes the benchmarks' tables into docs/bench.md from docs/bench.json and docs/bench-peers.json.
-
-    python scripts/bench/products.py --json docs/bench.json
-    python scripts/bench/peers.py --json docs/bench-peers.json
-    python scripts/bench/page.py
-"""
+"""Writes the benchmarks' tables into docs/bench.md from docs/bench-*.json, as far as those are there."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-DOCS = HERE.parents[1] / "docs"
-sys.path.insert(0, str(HERE))
-import tables  # noqa: E402
+import tables
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SOURCES = {
+    "costs": ("products", tables.costs),
+    "products": ("products", tables.products),
+    "differences": ("products", tables.differences),
+    "memory": ("memory", tables.memory),
+    "startup": ("startup", tables.startup),
+    "peers": ("peers", tables.peers),
+}
 
 
 def main() -> None:
     page = DOCS / "bench.md"
     text = page.read_text()
-    for name, file, make in (("products", "bench.json", tables.products), ("peers", "bench-peers.json", tables.peers)):
-        table = make(json.loads((DOCS / file).read_text()))
-        text = re.sub(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
+    for name, (source, make) in SOURCES.items():
+        file = DOCS / f"bench-{source}.json"
+        if not file.exists():
+            continue
+        table = make(json.loads(file.read_text()))
+        mark = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, found = re.subn(mark, rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
+        assert found == 1, f"docs/bench.md needs one place for the table {name!r}, not {found}"
     page.write_text(text)
 
 

@@ -1,8 +1,8 @@
 """One library in a process of its own: builds nets and times functions as it is told on standard input.
 
 A line {"case": name} builds; {"time": function, "seconds": s} answers with the times of single calls; {"value":
-function} with the result saved to a file; {"peak": function} with the most memory that 3 calls need beyond what the
-process held before, in MiB (Linux).
+function, "file": path} saves the result; {"peak": [functions]} answers with the most memory that 3 calls of each need
+beyond what the process held before, and with the most that it ever held, in MiB (Linux).
 """
 
 from __future__ import annotations
@@ -21,14 +21,25 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 
-def _times(function, seconds: float) -> list[float]:
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return times
+class Timed:
+    """A function of the call's number, and what happens before a call without being timed."""
+
+    def __init__(self, entry):
+        self.before, self.function = entry if isinstance(entry, tuple) else (lambda call: None, entry)
+
+    def __call__(self, call: int):
+        self.before(call)
+        return self.function(call)
+
+    def times(self, seconds: float) -> list[float]:
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            self.before(len(times))
+            start = time.perf_counter()
+            self.function(len(times))
+            times.append(time.perf_counter() - start)
+        return times
 
 
 def _memory(field: str) -> float:
@@ -37,15 +48,17 @@ def _memory(field: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def _peak(function) -> float:
-    """What earlier work freed is given back, and the high-water mark set to what is held: it would hide the call."""
+def _peak(functions: list[Timed]) -> dict[str, float]:
+    """What earlier work freed is given back, and the high-water mark set to what is held: it would hide the calls."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
-    for _ in range(3):
-        function()
-    return _memory("VmHWM") - before
+    for function in functions:
+        for call in range(3):
+            function(call)
+    peak = _memory("VmHWM")
+    return {"beyond": peak - before, "process": peak}
 
 
 def main(side_name: str) -> None:
@@ -58,16 +71,19 @@ def main(side_name: str) -> None:
         answer: object = None
         try:
             if "case" in order:
-                functions = side.build(cases.CASES[order["case"]]())
+                built = side.build(cases.CASES[order["case"]]())
+                functions = {name: Timed(entry) for name, entry in built.items()}
                 answer = list(functions)
             elif "time" in order:
-                answer = _times(functions[order["time"]], order["seconds"])
+                answer = functions[order["time"]].times(order["seconds"])
             elif "value" in order:
-                np.save(order["file"], side.flat(functions[order["value"]]()))
+                rows = cases.DIRECTIONS if order["value"].endswith("block") else 1
+                np.save(order["file"], side.flat(functions[order["value"]](0), rows))
             elif "peak" in order:
-                answer = _peak(functions[order["peak"]])
+                answer = _peak([functions[name] for name in order["peak"]])
         except Exception as error:  # the run goes on: a library that cannot do a net is part of the result
-            answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+            told = str(error).splitlines() or [""]
+            answer = {"error": f"{type(error).__name__}: {told[0][:200]}"}
         print(json.dumps(answer), file=out, flush=True)
 
 
