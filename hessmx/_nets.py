@@ -17,6 +17,7 @@ from hessmx._child import cause_of_death
 from hessmx._formats import PARAMS_MAGIC, Malformed, PathLike, check_graph, check_params, parse_json, read_bytes
 from hessmx._mxnet import mx
 from hessmx.errors import DataError, FileError, few, one_line
+from hessmx.problem.order import in_order
 
 
 def load_net(symbol_file: PathLike, params_file: PathLike, x: Any = None) -> Any:
@@ -28,7 +29,7 @@ def load_net(symbol_file: PathLike, params_file: PathLike, x: Any = None) -> Any
     symbol, params = _read_symbol(symbol_file), _read_params(params_file)
     attributes = symbol.attr_dict()
     variables = symbol.list_arguments() + symbol.list_auxiliary_states()
-    inputs = [v for v in variables if v not in params and not _is_parameter(v, attributes.get(v, {}))]
+    inputs = in_order([v for v in variables if v not in params and not _is_parameter(v, attributes.get(v, {}))])
     _check_names(set(variables) - set(inputs), set(params), symbol_file, params_file)
     _check_shapes(params, attributes, params_file)
     if not inputs:

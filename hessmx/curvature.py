@@ -31,7 +31,7 @@ from hessmx.operators.base import checked
 from hessmx.operators.factors import MATRICES, Walk, build
 from hessmx.operators.likelihood import Relabel
 from hessmx.operators.preconditioned import Preconditioned
-from hessmx.problem.data import Batch, Batches
+from hessmx.problem.data import Batch, Batches, batch_axis
 from hessmx.problem.groups import Grouping, grouped
 from hessmx.problem.losses import is_convex
 from hessmx.problem.net import Net, Selection
@@ -88,13 +88,17 @@ class Curvature(Questions):
         self._progress = bool(progress)
         self._net = Net(net, params)
         self._net.check_finite()
-        self._batches = Batches(data, self._net.dtype, self._net.context, batch_size)
+        axis, train = batch_axis(loss), mode == "train"
+        self._batches = Batches(data, self._net.dtype, self._net.context, batch_size, axis)
         self._objective = Objective(self._net, self._batches, reduction, weight_decay)
         self._objective.convex = is_convex(loss)
         self._graphs: dict[str, Graphs] = {}
         first = next(iter(self._batches))
         self._selected = select(engine, self._net, loss, mode == "train", self.seed, first)
         self._say_other_gradients(first)
+        self._batches.ordered = train and self._selected.mixes(first)
+        if not train:
+            self._objective.check_apart(first, self._selected.gradients.loss)
         if not first.kept:
             self._objective.check_repeatable(self._selected.gradients.loss)
 
@@ -163,6 +167,10 @@ class Curvature(Questions):
             num_samples=self.num_samples,
             num_params=self.num_params,
         )
+
+    def fits(self, net: Any) -> bool:
+        """Whether `net` is the one this was made for, with the same parameters; their values may be others."""
+        return self._net.block is net and self._net.is_same()
 
     def scale(self) -> LossScale:
         """What separates the sum, the mean over samples and the mean of all entries of this loss on this data."""

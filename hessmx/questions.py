@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import os
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 import numpy as np
 
 from hessmx._threads import one_blas_thread
 from hessmx.algorithms.diagonal import diagonal
 from hessmx.algorithms.frobenius import squared_frobenius
+from hessmx.algorithms.functions import solve_shifted
 from hessmx.algorithms.lanczos import eigenpairs
 from hessmx.algorithms.sharpness import (
     BallSharpness,
@@ -29,8 +29,8 @@ from hessmx.algorithms.sharpness import (
 from hessmx.algorithms.slq import spectrum
 from hessmx.algorithms.solve import solve
 from hessmx.algorithms.state import RunState
-from hessmx.algorithms.trace import trace
-from hessmx.errors import choose
+from hessmx.algorithms.trace import block_traces, trace
+from hessmx.errors import InputError, choose
 from hessmx.operators import CurvatureOperator, Curved
 from hessmx.problem.groups import Grouping
 from hessmx.problem.trainer import Preconditioner
@@ -41,20 +41,42 @@ from hessmx.results import (
     LayerCurvature,
     Layers,
     Provenance,
-    Solution,
     Spectrum,
     VectorEstimate,
 )
 
+LOOK = 20  # products that look for a negative eigenvalue before a logarithm is taken
 
-class Questions:
+
+class Subject(Protocol):
+    """What questions are about: `Curvature` in this package."""
+
+    seed: int
+    _progress: bool
+
+    @property
+    def num_params(self) -> int: ...
+
+    def parameters(self) -> np.ndarray: ...
+
+    def loss(self, at: Any = None) -> float: ...
+
+    def gradient(self, at: Any = None) -> np.ndarray: ...
+
+    def matrix(self, name: str) -> CurvatureOperator: ...
+
+    def preconditioned(self, trainer: Any, matrix: str = "hessian") -> tuple[Preconditioner, CurvatureOperator]: ...
+
+    def blocks(self, by: Grouping = "layer", matrix: str = "hessian") -> dict[str, Curved]: ...
+
+    def provenance(self, matrix: str = "objective") -> Provenance: ...
+
+
+class Questions(Subject):
     """`matrix` is hessian, ggn, residual, fisher, mc-fisher or ntk; `options` are those of the algorithm named.
 
     Every result records the engine, mode, reduction, dtype, seed and number of samples it was made with.
     """
-
-    seed: int
-    _progress: bool
 
     def eigenpairs(
         self, k: int = 1, which: str = "LA", method: str = "lanczos", matrix: str = "hessian", **options: Any
@@ -62,16 +84,16 @@ class Questions:
         """k eigenpairs from the top (LA), bottom (SA), by magnitude (LM), both ends (BE): `algorithms.lanczos`."""
         return self._ask(eigenpairs, matrix, k=k, which=which, method=method, **options)
 
-    def trace(self, method: str = "hutch++", matrix: str = "hessian", **options: Any) -> Estimate:
-        """Trace with standard error by "hutch++", "hutchinson" or "xtrace": `algorithms.trace`."""
+    def trace(self, method: str = "auto", matrix: str = "hessian", **options: Any) -> Estimate:
+        """Trace with standard error by "hutch++", "xnystrace", "xtrace" or "hutchinson": `algorithms.trace`."""
         return self._ask(trace, matrix, method=method, **options)
 
     def spectrum(self, matrix: str = "hessian", **options: Any) -> Spectrum:
         """Spectral distribution by stochastic Lanczos quadrature: `algorithms.slq`."""
         return self._ask(spectrum, matrix, **options)
 
-    def diagonal(self, method: str = "xdiag", matrix: str = "hessian", **options: Any) -> VectorEstimate:
-        """Diagonal (P,) by "xdiag" or "hutchinson": `algorithms.diagonal`."""
+    def diagonal(self, method: str = "auto", matrix: str = "hessian", **options: Any) -> VectorEstimate:
+        """Diagonal (P,) by "xdiag", "xnysdiag" or "hutchinson": `algorithms.diagonal`."""
         return self._ask(diagonal, matrix, method=method, **options)
 
     def squared_frobenius(self, matrix: str = "hessian", **options: Any) -> Estimate:
@@ -79,21 +101,32 @@ class Questions:
         return self._ask(squared_frobenius, matrix, **options)
 
     def logdet(self, shift: float, matrix: str = "hessian", **options: Any) -> Estimate:
-        """log det(A + shift I) from a spectrum; `options` are those of `spectrum`."""
+        """log det(A + shift I) from a spectrum; `options` are those of `spectrum`.
+
+        Refused before that where A + shift I is not positive: 20 products look for its smallest eigenvalue where no
+        product is needed to know.
+        """
+        self._require_positive(matrix, shift)
         return self._stamped(self.spectrum(matrix, **options).logdet(shift), matrix, options)
 
     def effective_dimension(self, shift: float, matrix: str = "ggn", **options: Any) -> Estimate:
-        """tr A (A + shift I)^-1 from a spectrum; `options` are those of `spectrum`."""
+        """tr A (A + shift I)^-1 from a spectrum; `options` are those of `spectrum`. Refused as `logdet` is."""
+        self._require_positive(matrix, shift)
         return self._stamped(self.spectrum(matrix, **options).effective_dimension(shift), matrix, options)
 
     def solve(
-        self, b: Any = None, damping: float = 0.0, method: str = "cg", matrix: str = "hessian", **options: Any
-    ) -> Solution:
-        """x with (A + damping I) x = b, by "cg" or "minres"; b is the gradient by default: a Newton step is -x.
+        self, b: Any = None, damping: Any = 0.0, method: str = "auto", matrix: str = "hessian", **options: Any
+    ) -> Any:
+        """x with (A + damping I) x = b (P,) or (P, K), by "cg" or "minres"; b is the gradient by default: a Newton step
+        is -x. A `Solution`; for a list of dampings as many, from one Krylov space.
 
-        preconditioner="kfac" or "ekfac" (or an operator near the inverse) saves products: docs/questions/kfac.md.
+        preconditioner="kfac" or "ekfac" (an operator near the inverse, a rank) saves products: docs/questions/kfac.md.
         """
         b = self.gradient() if b is None else b
+        if np.ndim(damping):
+            title = f"solves with {matrix} and {len(damping)} dampings"
+            found = self._run(solve_shifted, self.matrix(matrix), title, b=b, dampings=damping, **options)
+            return tuple(self._stamped(solution, matrix, options) for solution in found)
         if isinstance(options.get("preconditioner"), str):
             name = choose("preconditioner", options["preconditioner"], ("kfac", "ekfac"))
             operator: Any = self.matrix(name)
@@ -156,31 +189,49 @@ class Questions:
     def layers(self, by: Grouping = "layer", matrix: str = "hessian", budget: int = 30, **options: Any) -> Layers:
         """Top eigenvalue and trace of every diagonal block, and each trace's share of the sum of all traces.
 
-        `budget` products per layer for its trace (all of them, exactly, where the layer has no more parameters);
-        `options` go to the eigenvalues.
+        Traces are exact where a layer has no more than `budget` parameters (as many products of its block); those of
+        all other layers come from the same `budget` products of the whole. `options` go to the eigenvalues, which take
+        products of their own: the progress bar says how many have been spent in all.
         """
-        blocks = self.blocks(by, matrix)  # type: ignore[attr-defined]
-        found = {name: self._layer(name, block, budget, options) for name, block in blocks.items()}
-        whole = sum(estimate.value for _, estimate in found.values())
+        blocks, whole = self.blocks(by, matrix), self.matrix(matrix)
+        large = {name: block for name, block in blocks.items() if block.shape[0] > budget}
+        with whole.question():
+            traces = {name: _exact_trace(block) for name, block in blocks.items() if name not in large}
+            if large:
+                places = {name: block.places for name, block in large.items()}
+                title = f"traces of {len(large)} layers from {budget} products"
+                traces |= self._run(block_traces, whole, title, places=places, budget=budget)
+            tops = {name: self._run(eigenpairs, block, f"top eigenvalue of {name} ({i} of {len(blocks)})", **options)
+                    for i, (name, block) in enumerate(blocks.items(), 1)}
+        total = sum(estimate.value for estimate in traces.values())
         rows = tuple(
             LayerCurvature(
                 name=name,
-                num_params=blocks[name].shape[0],
-                top_eigenvalue=float(pairs.values[0]),
-                trace=estimate.value,
-                trace_stderr=estimate.stderr,
-                share=estimate.value / whole if whole else 0.0,
+                num_params=block.shape[0],
+                top_eigenvalue=float(tops[name].values[0]),
+                trace=traces[name].value,
+                trace_stderr=traces[name].stderr,
+                share=traces[name].value / total if total else 0.0,
             )
-            for name, (pairs, estimate) in found.items()
+            for name, block in blocks.items()
         )
         return Layers(rows, provenance=self.provenance(matrix))
 
-    def _layer(self, name: str, block: Curved, budget: int, options: dict[str, Any]) -> tuple[Eigenpairs, Estimate]:
-        top = self._run(eigenpairs, block, f"top eigenvalue of {name}", k=1, **options)
-        if block.shape[0] > budget:
-            return top, self._run(trace, block, f"trace of {name}", method="hutchinson", budget=budget)
-        value = float(np.trace(block.to_dense().astype(np.float64)))
-        return top, Estimate(value, 0.0, np.array([value]), block.shape[0], "exact")
+    def _require_positive(self, matrix: str, shift: float) -> None:
+        """Refuse A + shift I where it is not positive definite, as far as that can be known without a spectrum."""
+        operator = self.matrix(matrix)
+        known = operator.shift(shift).positive
+        if known:
+            return
+        low = -np.inf
+        if known is None:
+            budget = min(LOOK, max(4, operator.shape[0]))
+            with reporter(self._progress, f"smallest eigenvalue of {matrix}") as report:
+                found = eigenpairs(operator, 1, "SA", max_products=budget, tol=1e-3, seed=self.seed, progress=report)
+            low = float(found.values[0])
+        if low + shift <= 0:
+            raise InputError(f"shift must make all eigenvalues positive, but {low:.6g} + {shift:.6g} is not; use a "
+                             f"shift above {-low:.6g}, or the Gauss-Newton matrix (matrix='ggn')")
 
     def _ask(self, algorithm: Callable[..., Any], matrix: str, **options: Any) -> Any:
         title = f"{algorithm.__name__.replace('_', ' ')} of {matrix}"
@@ -212,31 +263,10 @@ class Questions:
         if isinstance(options.get("state"), (str, os.PathLike)):
             options["state"] = RunState(options["state"], key=self._identity(operator))
         with reporter(self._progress, title) as report, one_blas_thread(max(operator.shape)):
-            known = {"seed": self.seed, "progress": report}
-            taken = inspect.signature(algorithm).parameters
-            fitting = {name: value for name, value in known.items() if name in taken or "options" in taken}
-            return algorithm(operator, **{**fitting, **options})
+            return algorithm(operator, **{"seed": self.seed, "progress": report, **options})
 
-    # -- what the other half provides
 
-    @property
-    def num_params(self) -> int:
-        raise NotImplementedError
-
-    def parameters(self) -> np.ndarray:
-        raise NotImplementedError
-
-    def loss(self, at: Any = None) -> float:
-        raise NotImplementedError
-
-    def gradient(self, at: Any = None) -> np.ndarray:
-        raise NotImplementedError
-
-    def matrix(self, name: str) -> CurvatureOperator:
-        raise NotImplementedError
-
-    def preconditioned(self, trainer: Any, matrix: str = "hessian") -> tuple[Preconditioner, CurvatureOperator]:
-        raise NotImplementedError
-
-    def provenance(self, matrix: str = "objective") -> Provenance:
-        raise NotImplementedError
+def _exact_trace(block: Curved) -> Estimate:
+    """From as many products as the block is wide."""
+    value = float(np.trace(block.to_dense().astype(np.float64)))
+    return Estimate(value, 0.0, np.array([value]), block.shape[0], "exact")

@@ -110,6 +110,46 @@ def test_layers(case):
     assert start == len(dense)
 
 
+def test_large_layers_share_products_of_the_whole(case):
+    """Four products for all traces together."""
+    curv, dense = case
+    spent, start = [], 0
+    whole = curv.hessian
+
+    def counted(block):
+        spent.append(block.shape[1])
+        return dense @ block
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole, "_products", counted, raising=False)
+        rows = curv.layers(budget=4, tol=1e-3).rows
+    assert sum(spent) == 4
+    for row in rows:
+        block = dense[start : start + row.num_params, start : start + row.num_params]
+        start += row.num_params
+        assert abs(row.trace - np.trace(block)) <= 10 * row.trace_stderr + 1e-9
+        assert row.top_eigenvalue == pytest.approx(np.linalg.eigvalsh(block)[-1], rel=1e-3)
+
+
+def test_a_logarithm_is_refused_before_the_spectrum(case, monkeypatch):
+    curv, dense = case
+    monkeypatch.setattr(curv, "spectrum", lambda *a, **o: pytest.fail("a spectrum was computed"))
+    low = np.linalg.eigvalsh(dense)[0]
+    with pytest.raises(InputError, match=r"use a shift above .*matrix='ggn'"):
+        curv.logdet(-0.9 * low)
+
+
+def test_many_dampings_and_what_is_known_of_the_matrix(case):
+    curv, _ = case
+    ggn, gradient = curv.ggn.to_dense(), curv.gradient()
+    for solution in curv.solve(matrix="ggn", damping=[0.1, 1.0], rtol=1e-9):
+        exact = np.linalg.solve(ggn + solution.damping * np.eye(len(ggn)), gradient)
+        assert solution.converged and np.allclose(solution.x, exact, atol=1e-7)
+        assert solution.provenance.matrix == "ggn"
+    assert curv.solve(matrix="ggn", damping=0.1).method == "cg" and curv.solve(damping=10.0).method == "minres"
+    assert curv.trace(matrix="ggn", budget=12).method == "xnystrace" and curv.trace(budget=12).method == "xtrace"
+
+
 def test_results_carry_their_provenance_and_survive_json(case):
     curv, _ = case
     result = curv.trace(budget=10, seed=5)
@@ -140,7 +180,7 @@ def test_a_snapshot_is_refused_for_another_net_and_continued_for_the_same(tmp_pa
 
     def stop(done, total, message):
         calls.append(done)
-        if done == 13:
+        if done >= 13:
             raise KeyboardInterrupt
 
     curv = problem.curvature()

@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from hessmx.algorithms.common import Products, gaussian, opposite_notes
-from hessmx.algorithms.state import RunState
+from hessmx.algorithms.common import gaussian, opposite_notes
+from hessmx.algorithms.run import Run
 from hessmx.errors import InputError
 
 GUESS = "none has converged: the value is where the iteration stood"
 Pairs = list[tuple[float, np.ndarray]]
 
 
-def power(products: Products, k: int, which: str, tol: float, limit: int, seed: int,
-          state: RunState | None, saved: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
-    """(vectors, notes) of up to k eigenpairs, each found on the complement of those before it.
+def power(run: Run, k: int, which: str, tol: float, limit: int, saved: dict[str, np.ndarray]) -> np.ndarray:
+    """Vectors (P, k) of up to k eigenpairs, each found on the complement of those before it.
 
     Two dominant eigenvalues of opposite sign, between which the bare iteration swings for ever, are both read off by
     Rayleigh-Ritz on span{v, Av}. "LA" and "SA" shift the matrix once the dominant value has the wrong sign.
@@ -24,46 +23,42 @@ def power(products: Products, k: int, which: str, tol: float, limit: int, seed: 
     if which == "BE":
         raise InputError("power iteration works at one end of the spectrum: which must be 'LA', 'SA' or 'LM', not 'BE';"
                          " or use method='lanczos'")
-    run = _Iteration(products, which, tol, seed)
-    run.restore(saved)
-    while len(run.values) < k and products.count + 2 <= limit:
-        run.step()
-        if state:
-            state.save(**run.snapshot())
-    if len(run.values) < k:
-        run.notes.append(f"stopped after {products.count} products with {len(run.values)} of {k} pairs found")
-    if not len(run.values):
-        run.notes.append(GUESS)
-        run.vectors = run.current[None]
-    return run.vectors.T, run.notes
+    iteration = _Iteration(run, which, tol)
+    iteration.restore(saved)
+    while len(iteration.values) < k and run.count + 2 <= limit:
+        iteration.step()
+        run.save(**iteration.snapshot())
+    if len(iteration.values) < k:
+        run.note(f"stopped after {run.count} products with {len(iteration.values)} of {k} pairs found")
+    if not len(iteration.values):
+        run.note(GUESS)
+        return iteration.current[:, None]
+    return iteration.vectors.T
 
 
 class _Iteration:
     """Works on sign * A + shift on the complement of the vectors found."""
 
-    def __init__(self, products: Products, which: str, tol: float, seed: int):
-        self.products, self.seed = products, seed
-        self.tol = 0.3 * tol
+    def __init__(self, run: Run, which: str, tol: float):
+        self.run, self.tol = run, 0.3 * tol
         self.sign, self.one_sided = (-1.0 if which == "SA" else 1.0), which != "LM"
-        self.values, self.vectors = np.empty(0), np.empty((0, products.dim))
+        self.values, self.vectors = np.empty(0), np.empty((0, run.dim))
         self.shift, self.started, self.current = 0.0, 0, np.empty(0)
-        self.notes: list[str] = []
         self.start()
 
     def snapshot(self) -> dict[str, Any]:
         return {"values": self.values, "vectors": self.vectors, "current": self.current, "shift": self.shift,
-                "started": self.started, "notes": np.array(self.notes, dtype=str), "count": self.products.count,
-                "scale": self.products.scale}
+                "started": self.started, "notes": np.array(self.run.remarks, dtype=str)}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         if saved:
             self.values, self.vectors, self.current = saved["values"], saved["vectors"], saved["current"]
-            self.shift, self.started, self.notes = float(saved["shift"]), int(saved["started"]), list(saved["notes"])
-            self.products.count, self.products.scale = int(saved["count"]), float(saved["scale"])
+            self.shift, self.started = float(saved["shift"]), int(saved["started"])
+            self.run.remarks = [str(note) for note in saved["notes"]]
 
     def start(self) -> None:
         """A random unit vector of the complement."""
-        vector = self.complement(gaussian(self.seed, self.started, self.products.dim))
+        vector = self.complement(gaussian(self.run.seed, self.started, self.run.dim))
         self.current, self.started = vector / np.linalg.norm(vector), self.started + 1
 
     def complement(self, vector: np.ndarray) -> np.ndarray:
@@ -72,23 +67,23 @@ class _Iteration:
         return vector
 
     def apply(self, vector: np.ndarray) -> np.ndarray:
-        return self.complement(self.sign * self.products(vector) + self.shift * vector)
+        return self.complement(self.sign * self.run(vector) + self.shift * vector)
 
     def step(self) -> None:
         """Two products: v -> w = Av -> Aw, then look at w alone and at span{w, v}."""
         first = self.apply(self.current)
         size = float(np.linalg.norm(first))
-        if size <= self.products.eps * self.products.scale:
+        if size <= self.run.eps * self.run.scale:
             return self.accept([(-self.shift, self.current)])  # only zero eigenvalues are left
         vector = first / size
         second = self.apply(vector)
         value = float(vector @ second)
-        self.products.message = f"eigenvalue {self.sign * (value - self.shift):.6g}"
-        if np.linalg.norm(second - value * vector) <= self.products.limits(value - self.shift, self.tol):
+        self.run.message = f"eigenvalue {self.sign * (value - self.shift):.6g}"
+        if np.linalg.norm(second - value * vector) <= self.run.limits(value - self.shift, self.tol):
             return self.accept([(value - self.shift, vector)])
         pair = _opposite_pair(np.stack([vector, self.current], 1), np.stack([second, first], 1))
-        if pair and all(residual <= self.products.limits(value, self.tol) for value, _, residual in pair):
-            self.notes += opposite_notes(self.sign * np.array([value for value, _, _ in pair]))
+        if pair and all(residual <= self.run.limits(value, self.tol) for value, _, residual in pair):
+            self.run.remarks += opposite_notes(self.sign * np.array([value for value, _, _ in pair]))
             return self.accept([(value, vector) for value, vector, _ in pair])
         self.current = second / np.linalg.norm(second)
 
@@ -101,7 +96,7 @@ class _Iteration:
                 vector = self.complement(vector)
                 self.values = np.append(self.values, value)
                 self.vectors = np.vstack([self.vectors, vector / np.linalg.norm(vector)])
-        if len(self.values) < self.products.dim:
+        if len(self.values) < self.run.dim:
             self.start()
 
 

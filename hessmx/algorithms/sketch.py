@@ -6,42 +6,92 @@ normalised column i of R^-T (Epperly, Tropp & Webber 2024, section 2.3). That ma
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
-from hessmx.algorithms.common import Products, gaussian
+from hessmx.algorithms.common import gaussian
+from hessmx.algorithms.run import Run
 
 
-class Sketch:
-    """`basis` (r, P) orthonormal rows, `images` (r, P) A times them, `corner` (r, r) the R of A W' = Q R."""
+class Range:
+    """`basis` (r, P): orthonormal rows of the range of (A + ridge I) W', and `corner` (r, r), the R of its QR."""
 
-    def __init__(self, products: Products, test: Callable[[int], np.ndarray], seed: int):
-        self.products, self.test, self.seed = products, test, seed
-        self.basis = self.images = np.empty((0, products.dim))
+    rows: tuple[str, ...] = ("basis",)
+
+    def __init__(self, run: Run, test: Callable[[int], np.ndarray]):
+        self.run, self.test = run, test
+        self.basis = np.empty((0, run.dim))
         self.corner = np.empty((0, 0))
-        self.size, self.spent = 0, False
+        self.squares = np.empty(0)  # w_i'A w_i
+        self.size, self.spent, self.ridge = 0, False, 0.0
 
     def reserve(self, size: int) -> None:
         """Room for `size` vectors."""
-        size = min(size, self.products.dim)
-        self.basis, self.images = (_enlarged(a, (size, self.products.dim)) for a in (self.basis, self.images))
+        size = min(size, self.run.dim)
+        for name in self.rows:
+            setattr(self, name, _enlarged(getattr(self, name), (size, self.run.dim)))
         self.corner = _enlarged(self.corner, (size, size))
 
-    def step(self) -> None:
-        """One more test vector: two products."""
-        at, basis = self.size, self.basis[: self.size]
-        self.products.message = f"sketch of {at + 1} vectors"
-        image = self.products(self.test(at))
-        rest, coefficients = _orthogonal(image, basis)
-        size = float(np.linalg.norm(rest))
-        if size <= max(1e-13, 10 * self.products.eps) * np.linalg.norm(image) or not image.any():
-            self.spent, size = True, 0.0  # the range is known; any other direction keeps the budget
-            rest, _ = _orthogonal(gaussian(self.seed, (1, at), self.products.dim), basis)
-        self.basis[at] = rest / np.linalg.norm(rest)
-        self.corner[:at, at], self.corner[at, at] = coefficients, size
-        self.images[at] = self.products(self.basis[at])
-        self.size += 1
+    def grow(self, size: int) -> None:
+        """Up to `size` test vectors, a block at a time."""
+        self.reserve(size)
+        while self.size < size:
+            self.step(min(self.run.block, size - self.size))
+            self.run.save(**self.snapshot())
+
+    def step(self, count: int = 1) -> None:
+        """`count` more test vectors, as one block of products."""
+        first, last = self.size, self.size + count
+        self.run.message = f"sketch of {last} vectors"
+        tests = np.stack([self.test(i) for i in range(first, last)], axis=1)
+        images = self.run(tests)
+        self.squares = np.append(self.squares, np.sum(tests * images, axis=0))
+        self.began(images)
+        for at, image in zip(range(first, last), (images + self.ridge * tests).T):
+            basis = self.basis[:at]
+            rest, coefficients = _orthogonal(image, basis)
+            size = float(np.linalg.norm(rest))
+            if size <= (0 if self.ridge else self.run.tiny) * np.linalg.norm(image) or not image.any():
+                self.spent, size = True, 0.0  # the range is known; any other direction keeps the budget
+                rest, _ = _orthogonal(gaussian(self.run.seed, (1, at), self.run.dim), basis)
+            rest, _ = _orthogonal(rest / np.linalg.norm(rest), basis)  # a small rest had lost digits
+            self.basis[at] = rest / np.linalg.norm(rest)
+            self.corner[:at, at], self.corner[at, at] = coefficients, size
+        self.size = last
+
+    def began(self, images: np.ndarray) -> None:
+        """What is made of the first images."""
+
+    def mean(self) -> float:
+        """Hutchinson's estimate of the trace from the test vectors."""
+        return float(self.squares.mean())
+
+    def snapshot(self) -> dict[str, Any]:
+        n = self.size
+        held = {name: getattr(self, name)[:n] for name in self.rows}
+        held |= {"corner": self.corner[:n, :n], "squares": self.squares}
+        return {**held, "spent": self.spent, "ridge": self.ridge}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        for name in (*self.rows, "corner", "squares"):
+            setattr(self, name, saved[name])
+        self.size, self.spent, self.ridge = len(self.basis), bool(saved["spent"]), float(saved["ridge"])
+
+
+class Sketch(Range):
+    """The range, and `images` (r, P) of its basis: a second product for each test vector."""
+
+    rows = ("basis", "images")
+
+    def __init__(self, run: Run, test: Callable[[int], np.ndarray]):
+        super().__init__(run, test)
+        self.images = np.empty((0, run.dim))
+
+    def step(self, count: int = 1) -> None:
+        first = self.size
+        super().step(count)
+        self.images[first : self.size] = self.run(self.basis[first : self.size].T).T
 
     def directions(self) -> np.ndarray:
         """(r, r) with s_i in column i; zero where the range is known without any one vector."""
@@ -49,14 +99,6 @@ class Sketch:
             return np.zeros((self.size, self.size))
         inverse = np.linalg.inv(self.corner[: self.size, : self.size]).T
         return inverse / np.linalg.norm(inverse, axis=0)
-
-    def snapshot(self) -> dict[str, np.ndarray | int | bool]:
-        n = self.size
-        return {"basis": self.basis[:n], "images": self.images[:n], "corner": self.corner[:n, :n], "spent": self.spent}
-
-    def restore(self, saved: dict[str, np.ndarray]) -> None:
-        self.basis, self.images, self.corner = saved["basis"], saved["images"], saved["corner"]
-        self.size, self.spent = len(self.basis), bool(saved["spent"])
 
 
 def exchangeable_stderr(estimates: np.ndarray, cross: np.ndarray | float) -> np.ndarray:

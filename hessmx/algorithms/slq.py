@@ -2,95 +2,111 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import eigh_tridiagonal
 
-from hessmx.algorithms.common import Products, Progress, positive_int, rademacher, require_memory
-from hessmx.algorithms.state import RunState, open_state
+from hessmx.algorithms.common import positive_int, rademacher
+from hessmx.algorithms.krylov import Krylov, expand
+from hessmx.algorithms.run import BLOCK, Context, Run
 from hessmx.results import Spectrum
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def spectrum(operator: Any, probes: int = 10, steps: int = 64, *, memory: int = 2 << 30, seed: int = 0,
-             progress: Progress | None = None, state: RunState | str | os.PathLike | None = None) -> Spectrum:
+BASIS = ".basis"  # ending of the file that holds Lanczos vectors beside a state file
+COPY = 1e-8  # nodes of one rule that are this close, relative to the largest, are copies of one eigenvalue
+
+
+def spectrum(operator: Any, probes: int = 10, steps: int = 64, **context: Unpack[Context]) -> Spectrum:
     """One Gauss quadrature of `steps` nodes for each probe (Golub & Meurant 1994; Ubaru, Chen & Saad 2017, section 3).
 
-    Full reorthogonalisation and a float64 tridiagonal. Cost: at most probes x steps products (fewer where the Krylov
-    space ends), `steps` vectors of float64. Defaults: probes and steps of Papyan 2020, figure 15. A run with `state`
-    goes on from the last product that was saved.
+    Full reorthogonalisation. Cost: at most probes x steps products (fewer where the Krylov space ends), all probes'
+    together as far as `memory` holds their `steps` vectors, in float64 or a float32 operator's own dtype. Where it does
+    not hold those of one: with `state`, a file beside it holds them, seldom read (partial reorthogonalisation);
+    without, three vectors for each probe are kept, and copies of eigenvalues that this brings are joined and counted in
+    `notes`. Defaults: probes and steps of Papyan 2020, figure 15.
     """
-    probes, steps = positive_int("probes", probes), positive_int("steps", steps)
-    products = Products(operator, progress, probes * steps)
-    steps = min(steps, products.dim)
-    require_memory(memory, steps + 1, products.dim, "steps")
-    products.total = probes * steps
-    state, saved = open_state(state, task="spectrum", dim=products.dim, probes=probes, steps=steps, seed=seed)
-    run = _Run(products, steps, seed, state)
-    run.restore(saved)
-    while len(run.rules) < probes:
-        run.probe()
-    nodes, weights, bounds = np.array(run.rules).transpose(1, 0, 2)
-    return Spectrum(nodes, weights, products.dim, products.count, steps, seed, bounds)
+    with Run(operator, **context) as run:
+        probes, steps = positive_int("probes", probes), positive_int("steps", steps)
+        run.total = probes * min(steps, run.dim)
+        steps = min(steps, run.dim)
+        saved = run.open(task="spectrum", probes=probes, steps=steps)
+        rules = list(saved["rules"]) if saved else []
+        while len(rules) < probes:
+            rules += _group(run, rules, probes, steps, saved)
+            saved = {}
+            run.save(force=True, rules=np.array(rules), running=0)
+        if run.state:
+            run.state.beside(BASIS).unlink(missing_ok=True)
+        nodes, weights, bounds = np.array(rules).transpose(1, 0, 2)
+        if run.storage(steps + 1) is None and not run.state:
+            copies = int((weights == 0).sum())
+            run.note(f"{copies} of {weights.size} nodes were copies of eigenvalues (ghosts), now joined")
+        return Spectrum(nodes, weights, run.dim, run.count, steps, run.seed, bounds, run.notes(),
+                        floor=0.0 if run.positive else None, resolution=4 * run.eps)
 
 
-class _Run:
-    """Finished rules and the Lanczos run of the current probe: `basis`, diagonal `alphas`, off-diagonal `betas`."""
-
-    def __init__(self, products: Products, steps: int, seed: int, state: RunState | None):
-        self.products, self.steps, self.seed, self.state = products, steps, seed, state
-        self.basis = np.empty((steps + 1, products.dim))
-        self.rules: list[np.ndarray] = []  # (3, steps): nodes, weights, bounds
-        self.alphas: list[float] = []
-        self.betas: list[float] = []
-
-    def restore(self, saved: dict[str, np.ndarray]) -> None:
-        if saved:
-            self.rules = list(saved["rules"])
-            self.alphas, self.betas = saved["alphas"].tolist(), saved["betas"].tolist()
-            self.basis[: len(saved["basis"])] = saved["basis"]
-            self.products.count, self.products.scale = int(saved["count"]), float(saved["scale"])
-
-    def save(self) -> None:
-        if self.state:
-            self.state.save(rules=np.array(self.rules).reshape(-1, 3, self.steps), alphas=self.alphas, betas=self.betas,
-                            basis=self.basis[: len(self.alphas) + 1], count=self.products.count,
-                            scale=self.products.scale)
-
-    def probe(self) -> None:
-        """Finish the current probe and append its rule."""
-        known = f", largest eigenvalue {max(rule[0].max() for rule in self.rules):.6g}" if self.rules else ""
-        self.products.message = f"probe {len(self.rules) + 1}{known}"
-        if not self.alphas:
-            start = rademacher(self.seed, len(self.rules), self.products.dim)
-            self.basis[0] = start / np.linalg.norm(start)
-        while len(self.alphas) < self.steps and not self.exhausted():
-            self.step()
-            self.save()
-        self.rules.append(_rule(self.alphas, self.betas, self.steps))
-        self.alphas, self.betas = [], []
-
-    def step(self) -> None:
-        """One product; orthogonalised against the whole basis twice, which leaves no ghosts."""
-        j = len(self.alphas)
-        done = self.basis[: j + 1]
-        vector = self.products(done[j])
-        self.alphas.append(float(done[j] @ vector))
-        for _ in range(2):
-            vector = vector - done.T @ (done @ vector)
-        self.betas.append(float(np.linalg.norm(vector)))
-        if not self.exhausted():
-            self.basis[j + 1] = vector / self.betas[-1]
-
-    def exhausted(self) -> bool:
-        """The Krylov space is invariant: the rule is exact, and what is left of the vector is rounding."""
-        return bool(self.betas) and self.betas[-1] <= max(1e-13, 10 * self.products.eps) * self.products.scale
+def _group(run: Run, rules: list[np.ndarray], probes: int, steps: int, saved: dict[str, Any]) -> list[np.ndarray]:
+    """The rules of the next few probes, whose Krylov spaces grow together."""
+    first = len(rules)
+    known = f", largest eigenvalue {max(rule[0].max() for rule in rules):.6g}" if rules else ""
+    spaces = [_space(run, steps) for _ in range(min(_together(run, steps), probes - first))]
+    for i, space in enumerate(spaces):
+        if saved and saved["running"]:
+            space.restore(saved, str(i))
+        else:
+            probe = rademacher(run.seed, first + i, run.dim)
+            space.append(probe[None], 1)
+    while growing := [space for space in spaces if not space.full]:
+        run.message = f"probes {first + 1} to {first + len(spaces)}{known}"
+        expand(run, growing)
+        snapshots = {key: value for i, space in enumerate(spaces) for key, value in space.snapshot(str(i)).items()}
+        run.save(rules=np.array(rules).reshape(-1, 3, steps), running=len(spaces), **snapshots)
+    return [_rule(run, space, steps) for space in spaces]
 
 
-def _rule(alphas: list[float], betas: list[float], steps: int) -> np.ndarray:
+def _together(run: Run, steps: int) -> int:
+    """Probes whose vectors fit into `memory`."""
+    dtype = run.storage(steps + 1)
+    if dtype is not None:
+        return max(1, min(BLOCK, run.affordable(dtype) // (steps + 1)))
+    return 1 if run.state else max(1, min(BLOCK, run.affordable(run.short) // 4))
+
+
+def _space(run: Run, steps: int) -> Krylov:
+    dtype = run.storage(steps + 1)
+    if dtype is not None:
+        return Krylov(run, steps, dtype=dtype)
+    needed = f"memory of {run.memory} bytes does not hold {steps + 1} vectors of {run.dim} numbers"
+    if run.state:
+        file = run.state.beside(BASIS)
+        run.note(f"{needed}: they are in {file}")
+        shape = (min(run.dim, steps + 1), run.dim)
+        rows = np.memmap(file, run.short, "r+" if _fits(file, shape, run.short) else "w+", shape=shape)
+        return Krylov(run, steps, keep="partial", dtype=run.short, rows=rows)
+    run.note(f"{needed}: the basis is not kept (with a state file, a file beside it holds it)")
+    return Krylov(run, steps, keep="none", dtype=run.short)
+
+
+def _fits(file: Any, shape: tuple[int, int], dtype: np.dtype) -> bool:
+    return bool(file.exists() and file.stat().st_size == shape[0] * shape[1] * dtype.itemsize)
+
+
+def _rule(run: Run, space: Krylov, steps: int) -> np.ndarray:
     """Nodes, weights and residual bounds, padded to `steps` by the last node with weight 0."""
-    nodes, vectors = eigh_tridiagonal(alphas, betas[:-1])
-    weights, bounds = vectors[0] ** 2, np.abs(betas[-1] * vectors[-1])
+    ritz = space.ritz()
+    nodes, weights, bounds = ritz.values, ritz.turn[0] ** 2, ritz.residuals
+    if space.keep == "none":
+        nodes, weights, bounds = _joined(nodes, weights, bounds, COPY * np.abs(nodes).max())
     pad = (0, steps - len(nodes))
     return np.stack([np.pad(nodes, pad, mode="edge"), np.pad(weights / weights.sum(), pad), np.pad(bounds, pad)])
+
+
+def _joined(nodes: np.ndarray, weights: np.ndarray, bounds: np.ndarray, near: float) -> tuple[np.ndarray, ...]:
+    """Nodes closer than `near` as one, with the sum of their weights."""
+    first = np.flatnonzero(np.r_[True, np.diff(nodes) > near])
+    total = np.add.reduceat(weights, first)
+    centres = np.add.reduceat(nodes * weights, first) / np.where(total > 0, total, 1.0)
+    centres = np.where(total > 0, centres, nodes[first])
+    return centres, total, np.minimum.reduceat(bounds, first)

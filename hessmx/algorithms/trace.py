@@ -1,62 +1,52 @@
-"""Trace estimators with honest error bars: Hutchinson, Hutch++ and XTrace."""
+"""Trace estimators with honest error bars: Hutchinson, Hutch++, XTrace and XNysTrace."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
 
-from hessmx.algorithms.common import (
-    Products,
-    Progress,
-    gaussian,
-    positive_int,
-    positive_number,
-    rademacher,
-    require_memory,
-)
+from hessmx.algorithms.common import gaussian, positive_int, positive_number, rademacher, signs
+from hessmx.algorithms.nystrom import NystromTrace
+from hessmx.algorithms.run import Context, Run, taken_apart
 from hessmx.algorithms.sketch import Sketch, exchangeable_stderr, second_directions
-from hessmx.algorithms.state import RunState, open_state
 from hessmx.errors import InputError, choose
-from hessmx.results import Estimate
+from hessmx.results import Estimate, skew_dof
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FIRST, GROWTH, CAP = 30, 1.5, 10_000  # products before the first look at the error, growth between looks, default limit
 
 
-def trace(operator: Any, method: str = "hutch++", budget: int | None = None, rtol: float | None = None, *,
-          memory: int = 2 << 30, seed: int = 0, progress: Progress | None = None,
-          state: RunState | str | os.PathLike | None = None) -> Estimate:
+def trace(operator: Any, method: str = "auto", budget: int | None = None, rtol: float | None = None,
+          **context: Unpack[Context]) -> Estimate:
     """tr A, spending exactly `budget` products (default 100), or until the 95 % interval's half-width is `rtol` |tr A|.
 
-    With `rtol`, `budget` is a limit (default 10,000) and nothing is drawn anew. The error is looked at seldom, at
-    geometrically growing sizes: every look costs coverage. Intervals of runs stopped this way held the truth in 87 to
-    99 of 100 seeds; those of fixed budgets (40 products, 400 seeds, four spectra) in 93 to 96 %; below 30 products, or
-    where one eigenvalue is most of the trace, 87 to 98 %. Hutch++ and XTrace hold one vector for each product,
-    within `memory` bytes.
+    "auto": "xnystrace" where A is known to be positive, else "xtrace", or "hutch++" for an odd budget. With `rtol`,
+    `budget` is a limit (default 10,000), nothing is drawn anew, and the error is looked at seldom, at geometrically
+    growing sizes: every look costs coverage. Vectors that must be kept take at most `memory` bytes: where all do not
+    fit, Hutch++ with as many as do.
+    Parts whose trace costs nothing (a shift, an outer product) are added exactly. Coverage, errors: docs/estimators.md.
     """
-    kind = METHODS[choose("method", method, METHODS)]
-    products = Products(operator, progress)
-    budget = positive_int("budget", (100 if rtol is None else CAP) if budget is None else budget, kind.least)
-    products.total = budget
-    if rtol is not None:
-        rtol = positive_number("rtol", rtol)
-        if kind.vectors:
-            budget = min(budget, max(kind.least, memory // (8 * products.dim)) // 2 * 2)
-    require_memory(memory, kind.vectors * min(budget, 2 * products.dim), products.dim, "products, or use 'hutchinson'")
-    state, saved = open_state(state, task="trace", method=method, dim=products.dim, budget=budget, rtol=rtol, seed=seed)
-    run = kind(products, seed, state)
-    run.restore(saved)
-    for spent in [budget] if rtol is None else _looks(kind, budget):
-        if products.count > spent:  # a continued run has passed this look
-            continue
-        run.grow(spent)
-        result = run.estimate()
-        if rtol is not None and result.half_width() <= rtol * abs(result.value):
-            return result
-    missed = () if rtol is None else (f"{budget} products did not reach a relative error of {rtol:g}",)
-    return replace(result, notes=(*result.notes, *missed))
+    choose("method", method, ("auto", *METHODS))
+    factor, rest, diagonal = taken_apart(operator)
+    known = 0.0 if diagonal is None else float(diagonal.sum())
+    if rest is None:
+        return Estimate(known, 0.0, np.array([known]), 0, "exact", dof=1.0)
+    with Run(rest, **context) as run:
+        limit = positive_int("budget", (100 if rtol is None else CAP) if budget is None else budget, 2)
+        rtol = None if rtol is None else positive_number("rtol", rtol)
+        kind = _kind(run, method, limit, rtol)
+        limit = run.total = positive_int("budget", limit, kind.least)
+        saved = run.open(task="trace", method=kind.name, budget=limit, rtol=rtol)
+        estimator = kind(run)
+        if saved:
+            estimator.load(saved)
+        result = _estimated(run, estimator, limit, rtol, known / factor if factor else 0.0)
+    return replace(result, value=factor * result.value, samples=factor * result.samples,
+                   stderr=abs(factor) * result.stderr)
 
 
 def hutchinson(operator: Any, budget: int | None = None, rtol: float | None = None, **options: Any) -> Estimate:
@@ -64,156 +54,201 @@ def hutchinson(operator: Any, budget: int | None = None, rtol: float | None = No
     return trace(operator, "hutchinson", budget, rtol, **options)
 
 
-def _looks(kind: type[_Method], budget: int) -> list[int]:
+def block_traces(operator: Any, places: Mapping[str, np.ndarray], budget: int = 30,
+                 **context: Unpack[Context]) -> dict[str, Estimate]:
+    """Traces of diagonal blocks, from the same `budget` products of the whole: means of v_b'(Av)_b over random signs.
+
+    What couples a block to the others adds to the scatter and nothing to the mean. `places`: indices of each block.
+    """
+    budget = positive_int("budget", budget, 2)
+    samples: dict[str, np.ndarray] = {name: np.empty(0) for name in places}
+    with Run(operator, **context) as run:
+        run.total = budget
+        for first in range(0, budget, run.block):
+            tests = signs(run.seed, range(first, min(first + run.block, budget)), run.dim)
+            parts = tests * run(tests)
+            samples = {name: np.append(known, parts[places[name]].sum(axis=0)) for name, known in samples.items()}
+        return {name: _mean(run, values) for name, values in samples.items()}
+
+
+def _mean(run: Run, samples: np.ndarray) -> Estimate:
+    value, spread = float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(len(samples)))
+    return Estimate(value, max(spread, 4 * run.eps * abs(value)), samples, run.count, "hutchinson",
+                    skew_dof(len(samples)), run.notes())
+
+
+def _kind(run: Run, method: str, budget: int, rtol: float | None) -> Any:
+    """The method asked for, or the one that fits into memory."""
+    if method == "auto":
+        method = "xnystrace" if run.positive else "hutch++" if budget % 2 or budget < 4 else "xtrace"
+    kind = METHODS[method]
+    needed = kind.vectors * min(FIRST if rtol else budget, 2 * run.dim)
+    if needed <= run.affordable() or method in ("hutchinson", "hutch++"):
+        return kind
+    run.note(f"memory of {run.memory} bytes holds {run.affordable()} vectors and not the {needed} of {method}: hutch++ "
+             "with a sketch that fits instead")
+    return _HutchPlusPlus
+
+
+def _estimated(run: Run, estimator: Any, limit: int, rtol: float | None, known: float) -> Estimate:
+    """Products up to the budget, or until the interval is short enough beside the trace, `known` included."""
+    if rtol is not None and estimator.vectors and not isinstance(estimator, _HutchPlusPlus):
+        limit = min(limit, max(estimator.least, run.affordable() // estimator.vectors) // 2 * 2)
+    for spent in [limit] if rtol is None else _looks(estimator.least, limit):
+        if run.count > spent:  # a continued run has passed this look
+            continue
+        estimator.grow(spent, limit, rtol)
+        samples, stderr, notes = estimator.estimate()
+        value = float(samples.mean())
+        spread = max(float(stderr), 4 * run.eps * abs(value))  # no error bar claims more than the products' rounding
+        result = Estimate(value + known, spread, samples + known, run.count, estimator.name, skew_dof(len(samples)),
+                          (*run.notes(), *notes))
+        if rtol is not None and result.half_width() <= rtol * abs(result.value):
+            return result
+    missed = () if rtol is None else (f"{limit} products did not reach a relative error of {rtol:g}",)
+    return replace(result, notes=(*result.notes, *missed))
+
+
+def _looks(least: int, budget: int) -> list[int]:
     """Numbers of products after which the error is looked at."""
     sizes = [FIRST]
     while sizes[-1] < budget:
         sizes.append(int(sizes[-1] * GROWTH) // 2 * 2)
-    return [max(kind.least, min(size, budget)) for size in sizes]
+    return [max(least, min(size, budget)) for size in sizes]
 
 
-class _Method:
-    """Products spent so far; `grow` spends more, `estimate` spends none."""
-
-    name, least, vectors = "", 2, 0  # smallest budget; vectors kept for each product
-
-    def __init__(self, products: Products, seed: int, state: RunState | None):
-        self.products, self.seed, self.state = products, seed, state
-
-    def restore(self, saved: dict[str, np.ndarray]) -> None:
-        if saved:
-            self.products.count, self.products.scale = int(saved["count"]), float(saved["scale"])
-            self.load(saved)
-
-    def save(self, **arrays: Any) -> None:
-        if self.state:
-            self.state.save(count=self.products.count, scale=self.products.scale, **arrays)
-
-    def load(self, saved: dict[str, np.ndarray]) -> None:
-        raise NotImplementedError
-
-    def grow(self, budget: int) -> None:
-        raise NotImplementedError
-
-    def estimate(self) -> Estimate:
-        raise NotImplementedError
-
-    def result(self, samples: np.ndarray, stderr: float | None = None, notes: tuple[str, ...] = ()) -> Estimate:
-        """No error bar claims more than the rounding of the products allows."""
-        value, m = float(samples.mean()), len(samples)
-        spread = float(samples.std(ddof=1) / np.sqrt(m)) if stderr is None else float(stderr)
-        return Estimate(value, max(spread, 4 * self.products.eps * abs(value)), samples, self.products.count, self.name,
-                        dof=max(m - 1, 1), notes=notes)
-
-
-class _Hutchinson(_Method):
+class _Hutchinson:
     """Mean of v'Av over random signs (Hutchinson 1990; Girard 1989)."""
 
-    name = "hutchinson"
+    name, least, vectors = "hutchinson", 2, 0  # smallest budget; vectors kept for each product
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.samples: list[float] = []
+    def __init__(self, run: Run):
+        self.run, self.samples = run, np.empty(0)
 
     def load(self, saved: dict[str, np.ndarray]) -> None:
-        self.samples = saved["samples"].tolist()
+        self.samples = saved["samples"]
 
-    def grow(self, budget: int) -> None:
-        while self.products.count < budget:
-            v = rademacher(self.seed, len(self.samples), self.products.dim)
-            self.samples.append(float(v @ self.products(v)))
-            self.products.message = f"trace {np.mean(self.samples):.6g}"
-            self.save(samples=self.samples)
+    def grow(self, budget: int, limit: int, rtol: float | None) -> None:
+        while self.run.count < budget:
+            numbers = range(len(self.samples), len(self.samples) + min(self.run.block, budget - self.run.count))
+            tests = signs(self.run.seed, numbers, self.run.dim)
+            self.samples = np.append(self.samples, self.sampled(tests, self.run(tests)))
+            self.run.message = f"trace {np.mean(self.samples):.6g}"
+            self.save()
 
-    def estimate(self) -> Estimate:
-        return self.result(np.array(self.samples))
+    def sampled(self, tests: np.ndarray, images: np.ndarray) -> np.ndarray:
+        return np.sum(tests * images, axis=0)
+
+    def save(self) -> None:
+        self.run.save(samples=self.samples)
+
+    def estimate(self) -> tuple[np.ndarray, float, tuple[str, ...]]:
+        """Samples, standard error, notes; no product."""
+        return self.samples, np.std(self.samples, ddof=1) / np.sqrt(len(self.samples)), ()
 
 
-class _HutchPlusPlus(_Method):
+class _HutchPlusPlus(_Hutchinson):
     """Exact trace on a sketched range, Hutchinson on its complement (Meyer, Musco, Musco & Woodruff 2021, algorithm 1).
 
-    A third of the products draws the sketch, a third gives its trace, the rest samples the complement. Given the
-    sketch the samples are independent and unbiased, so Student's t applies to them.
+    The sketch grows while that promises a shorter interval from the products that are left (Persson, Cortinovis &
+    Kressner 2022, section 3): what is left of each new image beside the sketch tells the variance of the samples. Given
+    the sketch the samples are independent and unbiased, so Student's t applies to them.
     """
 
     name, least, vectors = "hutch++", 4, 1
+    STEP, WINDOW = 2, 6  # test vectors between two decisions, and those whose rests are averaged
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.sketch = Sketch(self.products, lambda i: rademacher(self.seed, (2, i), self.products.dim), self.seed)
-        self.drawn = np.empty((0, self.products.dim))  # A times the sampling vectors
+    def __init__(self, run: Run):
+        super().__init__(run)
+        self.sketch = Sketch(run, lambda i: rademacher(run.seed, (2, i), run.dim))
+        self.done = False
 
     def load(self, saved: dict[str, np.ndarray]) -> None:
         self.sketch.restore(saved)
-        self.drawn = saved["drawn"]
+        self.samples, self.done = saved["samples"], bool(saved["done"])
 
-    def sample(self, i: int) -> np.ndarray:
-        return rademacher(self.seed, i, self.products.dim)
+    def save(self) -> None:
+        self.run.save(samples=self.samples, done=self.done, **self.sketch.snapshot())
 
-    def grow(self, budget: int) -> None:
-        size = max(min(budget // 3, (budget - len(self.drawn)) // 2, self.products.dim), self.sketch.size)
-        self.sketch.reserve(size)
-        while self.sketch.size < size:
-            self.sketch.step()
-            self.save(drawn=self.drawn, **self.sketch.snapshot())
-        images, have = np.empty((budget - 2 * size, self.products.dim)), len(self.drawn)
-        images[:have] = self.drawn
-        for i in range(have, len(images)):
-            images[i] = self.products(self.sample(i))
-            self.drawn = images[: i + 1]
-            self.save(drawn=self.drawn, **self.sketch.snapshot())
+    def grow(self, budget: int, limit: int, rtol: float | None) -> None:
+        sketch = self.sketch
+        most = min((budget - 2 - budget // 8) // 2, self.run.affordable() // 2, self.run.dim)
+        while not self.done:
+            size = min(self.STEP, most - sketch.size)
+            if size <= 0 or not self.promising(budget, rtol):
+                self.done = size > 0 or rtol is None or sketch.size >= min(self.run.affordable() // 2, self.run.dim)
+                break
+            sketch.reserve(sketch.size + size)
+            sketch.step(size)
+            self.save()
+        if most < (budget - 2) // 3 and most < self.run.dim:
+            self.run.note(f"memory of {self.run.memory} bytes holds a sketch of {most} vectors: more is sampled")
+        super().grow(budget, limit, rtol)
 
-    def estimate(self) -> Estimate:
-        sketch, known = self.sketch, float(np.vdot(self.sketch.basis, self.sketch.images))
-        samples = []
-        for i, image in enumerate(self.drawn):
-            v = self.sample(i)
-            part = sketch.basis @ v
-            samples.append((v - part @ sketch.basis) @ (image - part @ sketch.images))
-        return self.result(known + np.array(samples))
+    def promising(self, budget: int, rtol: float | None) -> bool:
+        """Whether the last two vectors of the sketch saved more than they cost."""
+        sketch, size = self.sketch, self.sketch.size
+        if size <= self.WINDOW + self.STEP:
+            return True
+        if sketch.spent:
+            return False
+        rests = np.diag(sketch.corner)[:size] ** 2
+
+        def products(last: int) -> float:
+            """What is spent in the end, or the variance of the mean, with a sketch of `last` vectors."""
+            variance = 2 * float(np.mean(rests[max(0, last - self.WINDOW) : last]))
+            if rtol is None:
+                return variance / max(budget - 2 * last, 1)
+            return 2 * last + 4 * variance / max(rtol * abs(sketch.mean()), 1e-300) ** 2
+
+        return products(size) < products(size - self.STEP)
+
+    def sampled(self, tests: np.ndarray, images: np.ndarray) -> np.ndarray:
+        basis, sketched = self.sketch.basis[: self.sketch.size], self.sketch.images[: self.sketch.size]
+        part = basis @ tests
+        return np.sum((tests - basis.T @ part) * (images - sketched.T @ part), axis=0)
+
+    def estimate(self) -> tuple[np.ndarray, float, tuple[str, ...]]:
+        samples, stderr, notes = super().estimate()
+        return float(np.vdot(self.sketch.basis, self.sketch.images)) + samples, stderr, notes
 
 
-class _XTrace(_Method):
+class _XTrace:
     """Every test vector both sketches and, left out of the sketch, samples (Epperly, Tropp & Webber 2024, section 2).
 
     Test vectors on the sphere, samples rescaled (section 2.3). Two products for each test vector. The error
     bar accounts for the correlation of the leave-one-out estimates (`exchangeable_stderr`).
     """
 
-    name, least, vectors = "xtrace", 4, 1
+    name, least, vectors = "xtrace", 4, 2
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.sketch = Sketch(self.products, self.test, self.seed)
+    def __init__(self, run: Run):
+        self.run, self.sketch = run, Sketch(run, self.test)
 
     def load(self, saved: dict[str, np.ndarray]) -> None:
         self.sketch.restore(saved)
 
     def test(self, i: int) -> np.ndarray:
-        v = gaussian(self.seed, i, self.products.dim)
+        v = gaussian(self.run.seed, i, self.run.dim)
         return v * np.sqrt(len(v)) / np.linalg.norm(v)
 
-    def grow(self, budget: int) -> None:
+    def grow(self, budget: int, limit: int, rtol: float | None) -> None:
         if budget % 2:
             raise InputError(f"budget must be even for 'xtrace', which spends two products on each test vector, not "
                              f"{budget}; use {budget + 1}, or 'hutch++'")
-        size = min(budget // 2, self.products.dim)
-        self.sketch.reserve(size)
-        while self.sketch.size < size:
-            self.sketch.step()
-            self.save(**self.sketch.snapshot())
+        self.sketch.grow(min(budget // 2, self.run.dim))
 
-    def estimate(self) -> Estimate:
-        sketch, size, dim = self.sketch, self.sketch.size, self.products.dim
+    def estimate(self) -> tuple[np.ndarray, float, tuple[str, ...]]:
+        sketch, size, dim = self.sketch, self.sketch.size, self.run.dim
         inner = sketch.basis @ sketch.images.T
         if size == dim:
-            return self.result(np.full(size, np.trace(inner)), 0.0, ("exact: the sketch spans the whole space",))
+            return np.full(size, np.trace(inner)), 0.0, ("exact: the sketch spans the whole space",)
         tests = np.stack([self.test(i) for i in range(size)], axis=1)
         parts = _Parts((inner + inner.T) / 2, sketch.directions(), sketch.basis @ tests, sketch.images @ tests,
                        sketch.corner, dim)
         estimates = np.array([parts.left_out(i) for i in range(size)])
         changes = np.stack([parts.changes(i, estimates[i]) for i in range(size)])
-        return self.result(estimates, float(exchangeable_stderr(estimates, np.sum(changes * changes.T))))
+        return estimates, float(exchangeable_stderr(estimates, np.sum(changes * changes.T))), ()
 
 
 class _Parts:
@@ -248,4 +283,4 @@ class _Parts:
         return known + (self.free + len(gone)) / (self.dim - (inside**2).sum(-1)) * sample
 
 
-METHODS = {kind.name: kind for kind in (_Hutchinson, _HutchPlusPlus, _XTrace)}
+METHODS: dict[str, Any] = {kind.name: kind for kind in (_Hutchinson, _HutchPlusPlus, _XTrace, NystromTrace)}

@@ -14,6 +14,7 @@ from hessmx.engines import ENGINES
 from hessmx.errors import FileError
 from hessmx.figures import save as save_figure
 from hessmx.problem import losses
+from hessmx.problem.order import mapping
 from hessmx.results import Result
 
 MATRICES = ("hessian", "ggn", "residual", "fisher", "mc-fisher", "kfac", "ekfac")
@@ -68,10 +69,14 @@ def load_net(net: str, params: str | None, x: Any = None) -> Any:
 
 def curvature(net: str, params: str | None, data: str, loss: str, seed: int, engine: str, reduction: str, mode: str,
               weight_decay: float | None, batch_size: int | None, params_filter: str | None) -> Curvature:
-    """What is asked about, from the options of NET and OBJECTIVE."""
+    """What is asked about, from the options of NET and OBJECTIVE; which array becomes which input is said."""
     x, y = files.load_data(data)
-    return Curvature(load_net(net, params, x), losses.by_name(loss), (x, y), params_filter, reduction,
-                     weight_decay, mode, engine, seed, progress=True, batch_size=batch_size)
+    block = load_net(net, params, x)
+    told = mapping(block, [f"x{i}" for i in range(len(x))]) if isinstance(x, list) else None
+    if told:
+        click.echo(f"inputs: {told}")
+    return Curvature(block, losses.by_name(loss), (x, y), params_filter, reduction, weight_decay, mode, engine, seed,
+                     progress=True, batch_size=batch_size)
 
 
 def given(**values: Any) -> dict[str, Any]:

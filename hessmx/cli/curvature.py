@@ -8,6 +8,7 @@ import click
 
 from hessmx import figures
 from hessmx.cli.common import MATRIX, NET, OBJECTIVE, curvature, describe, given, notes, options, write
+from hessmx.results import between
 
 
 @click.command()
@@ -30,8 +31,8 @@ def eigen(count: int, which: str, method: str, out: str, matrix: str, state: str
 
 @click.command()
 @options(NET, OBJECTIVE, MATRIX)
-@click.option("--method", default="hutch++", show_default=True,
-              type=click.Choice(("hutch++", "hutchinson", "xtrace")))
+@click.option("--method", default="auto", show_default=True,
+              type=click.Choice(("auto", "hutch++", "xnystrace", "xtrace", "hutchinson")))
 @click.option("--budget", type=click.IntRange(1), help="Matrix-vector products to spend.")
 @click.option("--rtol", type=click.FloatRange(0, min_open=True), help="Stop at this relative error.")
 def trace(method: str, budget: int | None, rtol: float | None, out: str, matrix: str, state: str | None,
@@ -56,9 +57,9 @@ def spectrum(probes: int, steps: int, out: str, matrix: str, state: str | None, 
     curv = curvature(**objective)
     describe(curv)
     found = curv.spectrum(matrix, probes=probes, steps=steps, **given(state=state))
-    (low, high), (negative, zero, positive) = found.range, found.sides()
-    click.echo(f"from {low:.6g} to {high:.6g}; negative {negative:.1%}, zero {abs(zero):.1%}, positive {positive:.1%} "
-               f"({found.products} products)")
+    low, high = found.range
+    shares = ", ".join(f"{side} {between(share)}" for side, share in found.shares().items())
+    click.echo(f"from {low:.6g} to {high:.6g}; shares at 95 %: {shares} ({found.products} products)")
     notes(found)
     write(out, "spectrum", found, figures.spectrum(found))
 

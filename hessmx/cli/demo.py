@@ -15,6 +15,7 @@ from hessmx.cli.common import write
 from hessmx.curvature import Curvature
 from hessmx.errors import HessmxError
 from hessmx.problem.losses import by_name
+from hessmx.results import between
 from hessmx.trust.check import check
 from hessmx.uses import landscape
 
@@ -115,7 +116,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "10th largest": lambda r: f"{r['top'].values[-1]:.4f} ± {r['top'].residuals[-1]:.0e}",
         "smallest eigenvalue": lambda r: f"{r['bottom'].values[0]:.4f} ± {r['bottom'].residuals[0]:.0e}",
         "trace (± standard error)": lambda r: f"{r['trace'].value:.2f} ± {r['trace'].stderr:.2f}",
-        "negative eigenvalues": lambda r: f"{r['spectrum'].sides()[0]:.1%}",
+        "negative eigenvalues": lambda r: between(r["spectrum"].shares()["negative"]),
         "gradient descent is stable up to rate": lambda r: f"{2 / r['top'].values[0]:.3f}",
         "products against float64 differences": lambda r: f"{r['verdict'].difference:.0e} apart",
         "numbers can be trusted": lambda r: "yes" if r["verdict"].trusted else "NO",

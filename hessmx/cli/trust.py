@@ -14,11 +14,14 @@ from hessmx.trust.coverage import operators
 @click.command()
 @options(NET, OBJECTIVE)
 @click.option("--vectors", default=2, show_default=True, type=click.IntRange(2), help="Random directions to try.")
-def check(vectors: int, out: str, **objective: Any) -> int:
-    """Compare products with float64 differences of gradients; says in one line whether to trust the numbers."""
+@click.option("--locate", is_flag=True, help="Check every operator alone, and name the first one that is off.")
+def check(vectors: int, locate: bool, out: str, **objective: Any) -> int:
+    """Compare with losses and gradients of the net as it runs; says in one line whether to trust the numbers."""
     curv = curvature(**objective)
-    found = check_curvature(curv, vectors, curv.seed)
+    found = check_curvature(curv, vectors, curv.seed, locate)
     click.echo(found.verdict)
+    if found.located is not None:
+        click.echo(found.located.verdict)
     write(out, "check", found)
     return 0 if found.trusted else 1
 

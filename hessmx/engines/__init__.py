@@ -14,6 +14,7 @@ from hessmx.engines.base import Engine
 from hessmx.engines.compiled import Compiled
 from hessmx.engines.gradients import Gradients, Graphs, Live
 from hessmx.errors import GraphError, HessmxError, HessmxWarning, UnsupportedOps, choose, one_line
+from hessmx.graph.observed import MODAL
 from hessmx.problem.data import Batch
 from hessmx.problem.net import Net
 
@@ -27,6 +28,10 @@ class Selected:
     engine: Engine
     gradients: Gradients
     compiled: Compiled | None  # None where no tracer can read the net
+
+    def mixes(self, batch: Batch) -> bool:
+        """Whether in train mode a sample's loss depends on its batch: by statistics, or masks for each place in it."""
+        return self.compiled is None or bool(self.compiled.pieces(batch)[0].graph.ops.keys() & MODAL)
 
 
 def select(asked: str, net: Net, loss: Callable[..., Any], train: bool, seed: int, batch: Batch) -> Selected:

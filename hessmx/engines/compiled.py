@@ -19,7 +19,9 @@ from hessmx.errors import DataError
 from hessmx.graph.node import Graph, build
 from hessmx.graph.symbols import scope
 from hessmx.graph.trace import Piece, flatten, names, trace_loss, trace_net
+from hessmx.problem.code import Code
 from hessmx.problem.data import Batch
+from hessmx.problem.labels import check_classes
 from hessmx.problem.net import Net, is_sparse
 from hessmx.problem.notices import refuse_wrong_values
 
@@ -44,16 +46,24 @@ class Compiled:
         self.net, self.loss, self.train, self.seed = net, loss, train, seed
         self.dtype = None if dtype is None else np.dtype(dtype)
         self._given = held  # missing ones are the net's own
+        self._code = Code(net.block, loss)
         self._flats: dict[Any, Flat] = {}
-        self._pieces: tuple[Piece, Piece | None] | None = None
-        self._taped: dict[int, tuple[Batch, tuple[Piece, Piece | None]]] = {}
-        self._plans: dict[Any, Plan] = {}
-        self._lifted: dict[str, Any] = {}
         self.frozen = Frozen(net, self._wanted)
         self.kept = Kept()
-        self._drawn: dict[int, tuple[Batch, dict[str, Any]]] = {}
         self._handles: list[Any] = []
+        self._arrays = net.handles()
+        self._start()
+
+    def _start(self) -> None:
+        """Trace and compile anew from here on."""
+        self._pieces: tuple[Piece, Piece | None] | None = None
+        self._taped: dict[int, tuple[Batch, tuple[Piece, Piece | None], int | None]] = {}
+        self._plans: dict[Any, Plan] = {}
+        self._lifted: dict[str, Any] = {}
+        self._drawn: dict[int, tuple[Batch, Plan, dict[str, Any]]] = {}
         self._checked: dict[int, Batch] = {}
+        self._values: int | None = None
+        self.kept.clear()
 
     def forget(self) -> None:
         """Let go of batches that will not come again; graphs and programs stay."""
@@ -62,35 +72,59 @@ class Compiled:
 
     # -- tracing and planning
 
+    def _renew(self) -> None:
+        """Forget what was traced if Python's side of the net or the loss has changed since."""
+        self._values = None
+        arrays, changed = self.net.handles(), self._code.changed()
+        if changed or len(arrays) != len(self._arrays) or any(a is not b for a, b in zip(arrays, self._arrays)):
+            self.net.check_same()
+            self._arrays = arrays
+        if changed:
+            self._start()
+
+    def _digest(self) -> int:
+        """Of the parameters' values, as they are for the plan in hand."""
+        if self._values is None:
+            self._values = self.net.digest(self._given or {})
+        return self._values
+
     def share_pieces(self, other: Compiled) -> None:
-        """Take over what another has traced: the graphs do not depend on the parameters' values."""
+        """Take over what another has traced; graphs that hold for some values only say so."""
         self._pieces, self._taped = other._pieces, other._taped
 
     def pieces(self, batch: Batch) -> tuple[Piece, Piece | None]:
         """Graphs of net and loss; those off a tape hold for one batch and are recorded for each."""
         if self._pieces is not None:
             return self._pieces
-        if batch.index in self._taped and self._taped[batch.index][0] is batch:
-            return self._taped[batch.index][1]
-        with self.net.lent() as parameters:
-            inputs = [x.copy() for x in batch.inputs]
-            net = trace_net(self.net.block, inputs, parameters)
-        loss = None
-        if self.loss is not None:
-            loss = trace_loss(self.loss, net.result, batch.labels, lambda: self._values(net, batch))
-        pieces = (net, loss)
+        place = batch.index if batch.kept else -1  # of those that are not kept only the one in hand
+        known = self._taped.get(place)
+        if known is not None and known[0] is batch and known[2] in (None, self._digest()):
+            return known[1]
+        pieces = self._trace(batch)
         if not any(piece is not None and piece.taped for piece in pieces):
             self._pieces = pieces
-        elif batch.kept:
-            self._taped[batch.index] = (batch, pieces)
+        else:
+            fixed = any(piece is not None and piece.values for piece in pieces)
+            self._taped[place] = (batch, pieces, self._digest() if fixed else None)
         return pieces
 
-    def _values(self, net: Piece, batch: Batch) -> tuple[list[Any], list[Any]]:
+    def _trace(self, batch: Batch) -> tuple[Piece, Piece | None]:
+        loss, given = None, self._given or {}
+        own = {name: array.astype(self.net.all[name].dtype) for name, array in given.items() if name in self.net.all}
+        with Code(self.net.block, self.loss).kept():
+            with self.net.lent({name: array.copy() for name, array in own.items()}) as parameters:
+                net = trace_net(self.net.block, [x.copy() for x in batch.inputs], parameters, self.train)
+            self.net.check_unwritten(parameters, own, net.graph.variables)
+            if self.loss is not None:
+                loss = trace_loss(self.loss, net.result, batch.labels, lambda: self._run(net, batch, own), self.train)
+        return net, loss
+
+    def _run(self, net: Piece, batch: Batch, given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         """Outputs of the net on a batch, and the labels, as arrays off any tape."""
         if net.taped:
             outputs = [leaf.detach() for leaf in flatten(net.result)]
         else:
-            arrays = {name: self.net.array(name) for name in self.net.all}
+            arrays = {**{name: self.net.array(name) for name in self.net.all}, **given}
             arrays.update(zip(names("data", len(batch.inputs)), batch.inputs))
             outputs = evaluate(net.graph, arrays, self.net.context)
         return outputs, [label.copy() for label in flatten(batch.labels)]
@@ -98,6 +132,7 @@ class Compiled:
     @alone
     def plan(self, batch: Batch) -> Plan:
         """Lowered graphs and shapes for this batch."""
+        self._renew()
         net, loss = self.pieces(batch)
         arrays = self._batch_arrays(batch)
         signature = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
@@ -135,6 +170,7 @@ class Compiled:
         if not (batch.kept and self.kept.is_trusted(state, batch, seeds)):
             layout, held = self.frozen.layout, self.frozen.refresh()
             if self.frozen.layout != layout:  # a parameter has another shape or dtype now
+                self.net.check_same()
                 self._plans.clear()
                 self.kept.clear()
                 return self.linearised(kind, batch, moving, wrt, seeds)
@@ -175,11 +211,22 @@ class Compiled:
         return self._flats[key]
 
     def feeds(self, batch: Batch, plan: Plan) -> dict[str, Any]:
+        arrays = {**self._batch_arrays(batch), **self._draws(batch, plan)}
         if self._checked.get(batch.index) is not batch:
-            check_classes(self.loss, batch, plan)
+            check_classes(plan.classes, arrays, batch.index, lambda changed: self._losses(plan, changed))
             if batch.kept:  # what is not kept must not be held on to: memory stays that of one batch
                 self._checked[batch.index] = batch
-        return {**self._batch_arrays(batch), **self._draws(batch, plan)}
+        return arrays
+
+    def _losses(self, plan: Plan, arrays: Mapping[str, Any]) -> np.ndarray:
+        """Losses of outputs that are drawn at random: what they have to do with the labels."""
+        assert plan.loss is not None
+        generator, dtype = np.random.default_rng(0), self.dtype or self.net.dtype
+        outputs = {
+            name: mx.nd.array(generator.normal(size=shape), ctx=self.net.context, dtype=dtype)
+            for name, shape in zip(names("output", len(plan.output_shapes)), plan.output_shapes)
+        }
+        return evaluate(plan.loss, {**arrays, **outputs}, self.net.context)[0].asnumpy()
 
     def _batch_arrays(self, batch: Batch) -> dict[str, Any]:
         net, loss = self.pieces(batch)
@@ -195,14 +242,14 @@ class Compiled:
         if not plan.draws:
             return {}
         known = self._drawn.get(batch.index)
-        if known is not None and known[0] is batch:
-            return known[1]
+        if known is not None and known[0] is batch and known[1] is plan:
+            return known[2]
         made, dtype = {}, self.dtype or self.net.dtype
         for place, draw in enumerate(plan.draws):
             generator = np.random.default_rng([self.seed, batch.index, place])
             made[draw.name] = mx.nd.array(draw.sample(generator), ctx=self.net.context, dtype=dtype)
         if batch.kept:
-            self._drawn[batch.index] = (batch, made)
+            self._drawn[batch.index] = (batch, plan, made)
         return made
 
     # -- parameters
@@ -238,6 +285,7 @@ class Compiled:
         """Compile anew where a parameter was given another array; copy those computed with in another dtype."""
         handles = self.net.handles()
         if len(handles) != len(self._handles) or any(a is not b for a, b in zip(handles, self._handles)):
+            self.net.check_same()
             self._handles = handles
             self._lifted.clear()
             for plan in self._plans.values():
@@ -256,19 +304,6 @@ def evaluate(graph: Graph, arrays: Mapping[str, Any], context: Any) -> list[Any]
         auxiliary = {name: arrays[name].copy() for name in symbol.list_auxiliary_states()}
         executor = symbol.bind(context, arguments, grad_req="null", aux_states=auxiliary)
         return [output.copy() for output in executor.forward(is_train=False)]
-
-
-def check_classes(loss: Any, batch: Batch, plan: Plan) -> None:
-    """Gluon's cross-entropy takes a class number that is out of range for the nearest one, without a word."""
-    if not isinstance(loss, mx.gluon.loss.SoftmaxCELoss) or not loss._sparse_label:
-        return
-    classes, label = plan.output_shapes[0][loss._axis], flatten(batch.labels)[0].asnumpy()
-    outside = label[(label < 0) | (label >= classes) | (label != np.floor(label))]
-    if outside.size:
-        raise DataError(
-            f"labels must be class numbers 0 to {classes - 1} for {classes} outputs, but batch {batch.index} holds "
-            f"{outside[0]:g} ({outside.size} of {label.size} labels are none): number the classes from 0"
-        )
 
 
 def _shape_message(error: BaseException, batch: Batch) -> str:

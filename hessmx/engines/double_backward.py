@@ -40,7 +40,7 @@ class DoubleBackward(ByColumns):
     def __init__(self, compiled: Compiled, batch: Batch):
         self.compiled = compiled
         self._splits: dict[int, tuple[Plan, Split]] = {}
-        self._cotangents: dict[int, tuple[Batch, list[Any]]] = {}
+        self._cotangents: dict[int, tuple[Batch, Split, list[Any]]] = {}
         self._split(compiled.plan(batch))  # what cannot be handled is said now, all of it
 
     def product(self, kind: str, vector: np.ndarray, batch: Batch, which: Sequence[str]) -> tuple[Any, int]:
@@ -88,12 +88,12 @@ class DoubleBackward(ByColumns):
 
     def _cotangents_of(self, split: Split, batch: Batch, plan: Plan) -> list[Any]:
         known = self._cotangents.get(batch.index)
-        if known is not None and known[0] is batch:
-            return known[1]
+        if known is not None and known[0] is batch and known[1] is split:
+            return known[2]
         feeds = {**self.compiled.parameters(), **self.compiled.feeds(batch, plan)}
         found = split.cotangents(feeds, self.compiled)
         if batch.kept:
-            self._cotangents[batch.index] = (batch, found)
+            self._cotangents[batch.index] = (batch, split, found)
         return found
 
 

@@ -79,7 +79,8 @@ class Live:
             )
 
     def loss(self, batch: Batch, at: np.ndarray | None = None) -> tuple[float, int]:
-        with self.net.lent(self._values(at)):
+        mode = mx.autograd.train_mode() if self.train else mx.autograd.predict_mode()
+        with self.net.lent(self._values(at)), mode:
             losses = self._losses(batch)
         return float(losses.asnumpy().sum(dtype=np.float64)), losses.shape[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Iterable, Mapping
 
@@ -13,6 +14,7 @@ from hessmx.graph.lower import Draw, lower
 from hessmx.graph.node import Graph, Node, Shape, infer_shapes
 from hessmx.graph.symbols import scope
 from hessmx.graph.trace import names
+from hessmx.problem.labels import Slot, slots
 
 
 @dataclass
@@ -28,6 +30,11 @@ class Plan:
     loss_shape: Shape = ()
     programs: dict[Any, Program] = field(default_factory=dict)
     linearised: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def classes(self) -> tuple[Slot, ...]:
+        """Labels that are class numbers."""
+        return () if self.loss is None else slots(self.loss, self.shapes, "hessmx_label")
 
     def missing_rules(self, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Operators without a rule that tangents of the net's variables `moving` reach, in the net and in the loss."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessmx.figures.canvas import FAINT, NEGATIVE, POSITIVE, axes_on, matrix_name, new_figure, titled
-from hessmx.results import Spectrum
+from hessmx.results import Spectrum, between
 
 DECADES = 7  # below the largest magnitude; float32 products resolve no more
 
@@ -41,25 +41,25 @@ def log_density(spectrum: Spectrum, axes: tuple[Axes, Axes] | None = None, point
     left, right = axes or _pair()
     top = np.log10(np.abs(spectrum.nodes).max() or 1.0) + 0.5
     grid = np.linspace(top - DECADES, top, points)
-    negative, zero, positive = spectrum.sides()
+    shares = spectrum.shares()
     heights = [spectrum.log_density(grid, sign) for sign in (-1, 1)]
     peak = max(float(h.max()) for h in heights) or 1.0
-    for ax, h, colour, name, share in ((left, heights[0], NEGATIVE, "negative", negative),
-                                       (right, heights[1], POSITIVE, "positive", positive)):
+    for ax, h, colour, name in ((left, heights[0], NEGATIVE, "negative"), (right, heights[1], POSITIVE, "positive")):
         axes_on(ax)
         floor = np.maximum(h, peak * 1e-9)
         ax.fill_between(10**grid, floor, peak * 1e-9, color=colour, alpha=0.3, linewidth=0)
         ax.loglog(10**grid, floor, color=colour, linewidth=1.5)
         ax.set_xlim(10 ** grid[0], 10 ** grid[-1])
         ax.set_ylim(peak * 1e-6, peak * 3)
-        ax.set_title(f"{name}: {share:.1%} of all eigenvalues", fontsize="small")
+        ax.set_title(f"{name}: {between(shares[name])} of all eigenvalues", fontsize="small")
     left.invert_xaxis()
     left.set_xlabel("−λ")
     right.set_xlabel("λ")
     left.set_ylabel("share of eigenvalues per decade")
     right.tick_params(labelleft=False)
-    if zero > 5e-4:
-        left.text(0.99, 0.03, f"zero: {zero:.1%}", transform=left.transAxes, ha="right", fontsize="small", color=FAINT)
+    if spectrum.sides()[1] > 5e-4:
+        told = f"zero: {between(shares['zero'])}"
+        left.text(0.99, 0.03, told, transform=left.transAxes, ha="right", fontsize="small", color=FAINT)
     return left, right
 
 

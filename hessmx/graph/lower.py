@@ -100,7 +100,10 @@ def _constant(s: Site, context: Lowering) -> Sequence[Symbol]:
 
 @lowers("Cast", "amp_cast")
 def _cast(s: Site, context: Lowering) -> Sequence[Symbol]:
-    return s.again(s.xs, dtype=_computed(str(s.attr("dtype")), context))
+    """To whole numbers it is a step function: its derivative is zero, while MXNet hands the gradient on."""
+    dtype = str(s.attr("dtype"))
+    xs = s.xs if dtype.startswith("float") else [mx.sym.BlockGrad(s.x)]
+    return s.again(xs, dtype=_computed(dtype, context))
 
 
 def _computed(dtype: str, context: Lowering) -> str:

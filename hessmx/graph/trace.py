@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 from hessmx._mxnet import mx
 from hessmx.errors import GraphError
 from hessmx.graph.node import Graph, parse
+from hessmx.graph.observed import observed
 from hessmx.graph.symbols import Symbol, scope
 from hessmx.graph.tape import record
 
@@ -40,12 +41,16 @@ def _regroup(template: Any, leaves: list[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Piece:
-    """One traced function: its graph, constants, the structure of its result, and whether it is off a tape."""
+    """One traced function: its graph, constants, the structure of its result, and whether it is off a tape.
+
+    values  whether it holds only for the values of parameters and inputs that it was traced with
+    """
 
     graph: Graph
     constants: Mapping[str, Any]
     result: Any
     taped: bool
+    values: bool = False
 
 
 def _variables(prefix: str, count: int) -> list[Symbol]:
@@ -71,15 +76,21 @@ def _functions_refuse_symbols() -> Iterator[None]:
 
 
 def _symbolic(
-    function: Callable[..., Any], inputs: Sequence[Symbol], regroup: Callable[[list[Any]], Sequence[Any]]
+    function: Callable[..., Any],
+    inputs: Sequence[Symbol],
+    regroup: Callable[[list[Any]], Sequence[Any]],
+    train: bool,
 ) -> Piece:
-    with scope(), _functions_refuse_symbols():
+    with scope(), _functions_refuse_symbols(), mx.autograd.predict_mode(), observed(train) as run:
         result = function(*regroup(list(inputs)))
         leaves = flatten(result)
         if not leaves or not all(isinstance(leaf, Symbol) for leaf in leaves):
             raise GraphError(f"returned {type(leaves[0]).__name__ if leaves else 'nothing'} for a Symbol")
         plain = [leaf.as_nd_ndarray() if hasattr(leaf, "as_nd_ndarray") else leaf for leaf in leaves]
         graph = parse(mx.sym.Group(plain))
+    run.check_mode(graph, symbolic=True)
+    if run.looked:
+        raise GraphError("Python looks at the values of arrays, which a Symbol would hold fast")
     if mx.util.is_np_shape() and any(node.op == "_zeros" and 0 in node.attrs["shape"] for node in graph.nodes):
         raise GraphError("has initial states of open shape, which NumPy semantics read as empty")
     if graph.ops.keys() & _SUBGRAPH_OPS:
@@ -87,18 +98,23 @@ def _symbolic(
     return Piece(graph, {}, result, taped=False)
 
 
-def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> Piece:
-    """Trace `net` on a batch of inputs; `parameters` maps names to arrays."""
+def trace_net(net: Any, inputs: Sequence[Any], parameters: Mapping[str, Any], train: bool = False) -> Piece:
+    """Trace `net` on a batch of inputs, on its branch for the mode `train`; `parameters` maps names to arrays."""
     try:
-        return _symbolic(net, _variables("data", len(inputs)), lambda leaves: leaves)
+        return _symbolic(net, _variables("data", len(inputs)), lambda leaves: leaves, train)
     except Exception as error:  # user code: whatever it raises, the tape is the answer
         symbolic_error = error
     what = f"the net could not be run on a batch of shapes {_shapes(inputs)}"
-    return _taped(net, dict(zip(names("data", len(inputs)), inputs)), parameters, "net", what, symbolic_error)
+    given = dict(zip(names("data", len(inputs)), inputs))
+    return _taped(net, given, parameters, "net", what, symbolic_error, train)
 
 
 def trace_loss(
-    loss: Callable[..., Any], outputs: Any, labels: Any, arrays: Callable[[], tuple[list[Any], list[Any]]]
+    loss: Callable[..., Any],
+    outputs: Any,
+    labels: Any,
+    arrays: Callable[[], tuple[list[Any], list[Any]]],
+    train: bool = False,
 ) -> Piece:
     """Trace `loss(outputs, labels)`; `arrays()` gives the values, asked for only if Symbols will not do."""
     output_leaves, label_leaves = flatten(outputs), flatten(labels)
@@ -110,13 +126,13 @@ def trace_loss(
 
     try:
         variables = _variables("output", count) + _variables("label", len(label_leaves))
-        return _symbolic(loss, variables, regroup)
+        return _symbolic(loss, variables, regroup, train)
     except Exception as error:
         symbolic_error = error
     values, label_values = arrays()
     given = dict(zip(names("output", count) + names("label", len(label_leaves)), values + label_values))
     what = f"the loss could not be computed on outputs {_shapes(values)} and labels {_shapes(label_values)}"
-    return _taped(lambda *leaves: loss(*regroup(list(leaves))), given, {}, "loss", what, symbolic_error)
+    return _taped(lambda *leaves: loss(*regroup(list(leaves))), given, {}, "loss", what, symbolic_error, train)
 
 
 def _taped(
@@ -126,14 +142,15 @@ def _taped(
     tag: str,
     failure: str,
     symbolic_error: Exception,
+    train: bool,
 ) -> Piece:
     """What the tape holds of a function that would not take Symbols, or why both tracers failed."""
     try:
-        graph, constants, result = record(function, inputs, parameters, tag)
+        recording = record(function, inputs, parameters, tag, train)
     except Exception as error:
         reason = str(error) if isinstance(error, GraphError) else f"{failure}: {_first_line(error)}"
         raise GraphError(f"{reason} (as Symbol: {_first_line(symbolic_error)})") from error
-    return Piece(graph, constants, result, taped=True)
+    return Piece(recording.graph, recording.constants, recording.result, taped=True, values=recording.values)
 
 
 def _shapes(arrays: Sequence[Any]) -> list[tuple]:

@@ -32,6 +32,11 @@ class Curved(SymmetricOperator):
         super().__init__(net.dtype, (size, size))
         self.engine, self.objective = engine, objective
 
+    @property
+    def places(self) -> np.ndarray:
+        """Where its rows stand in the matrix of all parameters."""
+        return self.objective.net.positions(self.which)
+
     def block(self, which: Sequence[str]) -> Curved:
         """The diagonal block of the named parameters."""
         return type(self)(self.engine, self.objective, which)

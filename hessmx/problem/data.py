@@ -10,9 +10,11 @@ import numpy as np
 from hessmx._mxnet import mx
 from hessmx.errors import DataError, InputError
 from hessmx.graph.trace import flatten
+from hessmx.problem.samples import Pass, cut
 
 DEFAULT_BATCH = 256  # tuned here: larger batches gain under 5 % on dense nets and cost memory in proportion
-_EXACT_FLOAT32 = 2**24
+_EXACT = {"float32": 2**24, "float64": 2**53}  # whole numbers below are floats
+_INDICES = 2**31  # operators read indices and class numbers as int32
 _NO_BATCH = "the data holds no batch: expected at least one batch (x, y)"
 
 
@@ -27,10 +29,24 @@ class Batch:
 
 
 class Batches:
-    """Re-iterable batches from (x, y) arrays or from a loader."""
+    """Re-iterable batches from (x, y) arrays or from a loader.
 
-    def __init__(self, data: Any, dtype: np.dtype, context: Any, batch_size: int | None = None):
-        self.dtype, self.context = dtype, context
+    axis  of arrays along which samples follow each other
+
+    `ordered` says whether every pass must give the same batches, and not only the same samples.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        dtype: np.dtype,
+        context: Any,
+        batch_size: int | None = None,
+        axis: int = 0,
+    ):
+        self.dtype, self.context, self.axis, self.ordered = dtype, context, axis, False
+        self.cut = False  # whether arrays were cut here
+        self._first: Pass | None = None
         self._kept: list[Batch] | None = None
         self._loader: Any = None
         if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
@@ -49,6 +65,11 @@ class Batches:
         else:
             raise DataError(f"data must be arrays (x, y) or a re-iterable of batches (x, y), not {type(data).__name__}")
 
+    @property
+    def several(self) -> bool:
+        """Whether there is, or may be, more than one batch."""
+        return self._kept is None or len(self._kept) > 1
+
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
             if not self._kept:
@@ -57,27 +78,37 @@ class Batches:
             return
         if hasattr(self._loader, "reset"):
             self._loader.reset()
-        index = -1
+        index, seen = -1, Pass(self.ordered)
         for index, item in enumerate(self._loader):
-            yield self._batch(index, item, kept=False)
+            batch = self._batch(index, item, kept=False)
+            seen.add(batch)
+            yield batch
         if index < 0:
             raise DataError(_NO_BATCH)
+        self._first = self._first or seen
+        seen.check_same(self._first)
 
     def _cut(self, data: Any, size: int) -> list[Batch]:
         x, y = data
         inputs, labels = [self.array(a, "x") for a in flatten(x)], [self.array(a, "y") for a in flatten(y)]
-        lengths = {a.shape[0] if a.shape else 0 for a in inputs + labels}
+        axis = self.axis
+        lengths = {a.shape[axis] if len(a.shape) > axis else 0 for a in inputs + labels}
         if len(lengths) != 1:
             shapes = ", ".join(str(tuple(a.shape)) for a in inputs + labels)
-            raise DataError(f"x and y must have the same number of samples on their first axis, but have {shapes}")
+            where = "their first axis" if axis == 0 else f"axis {axis} (the loss's batch_axis)"
+            raise DataError(
+                f"x and y must have the same number of samples on {where}, but have {shapes}; "
+                "arrays of other layouts: give batches of your own, [(x, y)]"
+            )
         count = lengths.pop()
         if count == 0:
             raise DataError("the data holds no sample: x and y have length 0")
-        cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        ends = [(start, min(start + size, count)) for start in range(0, count, size)]
+        self.cut = len(ends) > 1
         nested = isinstance(y, (list, tuple))
         batches = []
-        for i, cut in enumerate(cuts):
-            x, y = ([_cut_array(a, cut, count) for a in arrays] for arrays in (inputs, labels))
+        for i, (start, stop) in enumerate(ends):
+            x, y = ([cut(a, axis, start, stop) for a in arrays] for arrays in (inputs, labels))
             batches.append(Batch(i, x, _labels(y, nested), kept=True))
         return batches
 
@@ -92,8 +123,8 @@ class Batches:
         if not isinstance(item, (list, tuple)) or len(item) < 2:
             raise DataError(f"batch {index} must be (x, y), but is {_described(item)}")
         x, y = (item[0] if len(item) == 2 else list(item[:-1])), item[-1]
-        inputs = [self.array(a, "x") for a in flatten(x)]
-        labels = [self.array(a, "y") for a in flatten(y)]
+        inputs = [self.array(a, f"x of batch {index}") for a in flatten(x)]
+        labels = [self.array(a, f"y of batch {index}") for a in flatten(y)]
         return Batch(index, inputs, _labels(labels, isinstance(y, (list, tuple))), kept)
 
     def array(self, value: Any, role: str) -> Any:
@@ -104,19 +135,30 @@ class Batches:
                 array = array.astype(self.dtype)
             array = array.as_in_context(self.context).detach()
             host = array.asnumpy()
+            if host.dtype.kind in "iu":
+                _whole(host, role, np.dtype(np.float32))  # it stays what it is
         else:
             host = np.asarray(value)
             if host.dtype.kind not in "fiub":
                 raise DataError(f"{role} must hold numbers, but has dtype {host.dtype}")
             if 0 in host.shape[1:]:  # for MXNet a length of 0 is one that is not known
                 raise DataError(f"{role} has shape {host.shape}: samples without any entry")
-            large = host.dtype.kind in "iu" and host.size and np.abs(host).max() >= _EXACT_FLOAT32
-            dtype = np.int32 if large and self.dtype != np.float64 else self.dtype
+            dtype = _whole(host, role, self.dtype) if host.dtype.kind in "iu" else self.dtype
+            if host.dtype.kind == "f" and host.dtype.itemsize > np.dtype(dtype).itemsize and host.size:
+                largest = np.abs(host).max()
+                if np.finfo(dtype).max < largest < np.inf:
+                    raise DataError(f"{role} holds {largest:g}, more than the net's {np.dtype(dtype)}: scale it")
             array = mx.nd.array(host, ctx=self.context, dtype=dtype)
         if not np.isfinite(host).all():
             bad = int((~np.isfinite(host)).sum())
             raise DataError(f"{role} holds {bad} NaN or infinite value(s), shape {host.shape}: remove those samples")
         return array
+
+
+def batch_axis(loss: Any) -> int:
+    """The axis of samples that a Gluon loss was told (1 for time-major arrays), else the first."""
+    axis = getattr(loss, "_batch_axis", 0)
+    return axis if isinstance(axis, int) and axis > 0 else 0
 
 
 def _is_arrays(data: Any) -> bool:
@@ -135,8 +177,16 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, mx.nd.NDArray))
 
 
-def _cut_array(array: Any, cut: slice, count: int) -> Any:
-    return array if cut == slice(0, count) else array[cut.start : cut.stop].copy()
+def _whole(host: np.ndarray, role: str, dtype: np.dtype) -> Any:
+    """The dtype that holds whole numbers as they are: the net's own, or int32."""
+    largest = max(abs(int(host.max())), abs(int(host.min()))) if host.size else 0
+    exact = _EXACT[str(np.dtype(dtype))]
+    if largest < exact and (largest < _INDICES or role.startswith("x")):
+        return dtype
+    if largest < _INDICES:
+        return np.int32
+    limit = f"{dtype} holds whole numbers below {exact} exactly, and int32 those below {_INDICES}"
+    raise DataError(f"{role} holds the whole number {largest} (dtype {host.dtype}), but {limit}: is it wrapped around?")
 
 
 def _labels(labels: list[Any], nested: bool) -> Any:

@@ -2,7 +2,7 @@
 
 Everything that would write to a parameter (moved weights, running statistics, gradients) is done on copies that are
 lent to the net for the time of a call: the Parameter's array is swapped, never written, so the user's values are
-bit for bit the same whatever happens.
+bit for bit the same whatever happens. What the net's code writes into its own attributes meanwhile is put back too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 from hessmx._mxnet import mx
 from hessmx._threads import alone, ours
 from hessmx.errors import InputError, ParameterError
+from hessmx.problem.code import Code, digest
 
+_ROUNDING = 1e-4  # a norm divided out twice, in float32 and over many entries
 Selection = Union[None, str, Callable[[Any], bool], Sequence[Any]]
 
 
@@ -41,6 +43,8 @@ class Net:
         self.slices = {name: slice(int(end) - self.sizes[name], int(end)) for name, end in zip(self.names, ends)}
         self.dtypes = {name: np.dtype(p.dtype) for name, p in self.parameters.items()}
         self.dtype = np.result_type(np.float32, *self.dtypes.values())
+        self._kinds = {name: _kind(p) for name, p in self.all.items()}
+        self._code = Code(block)
 
     def _check_initialized(self) -> None:
         missing = [name for name, p in self.all.items() if p._data is None]
@@ -50,13 +54,59 @@ class Net:
                 "call net.initialize() and run one batch through the net, or load its parameters"
             )
 
+    def check_same(self) -> None:
+        """Raise ParameterError if the net no longer has the parameters it had, in dtype, shape and place."""
+        told = self._differences()
+        if told:
+            more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+            raise ParameterError(
+                f"the net has other parameters than when this object was made: {told[0]}{more}; make a new one"
+            )
+
+    def is_same(self) -> bool:
+        """Whether the net has the parameters it had."""
+        return not self._differences()
+
+    @alone
+    def _differences(self) -> list[str]:
+        now = dict(self.block.collect_params().items())
+        told = [f"{name!r} is new" for name, p in now.items() if self.all.get(name) is not p]
+        told += [f"{name!r} is gone" for name in self.all if name not in now]
+        told += [
+            f"{name!r} was {self._kinds[name]} and is {_kind(p)}"
+            for name, p in self.all.items()
+            if name in now and not told and _kind(p) != self._kinds[name]
+        ]
+        return told
+
+    def check_unwritten(self, lent: Mapping[str, Any], given: Mapping[str, Any], read: Sequence[str]) -> None:
+        """Raise ParameterError if running the net gave its `lent` arrays, of those that are `read`, other values.
+
+        They were the net's own, or those `given`.
+        """
+        for name in read:
+            if name in lent:
+                before = (given[name] if name in given else self.array(name)).asnumpy()
+                after = lent[name].asnumpy()
+                scale = np.abs(before).max(initial=0)
+                if not np.allclose(after, before, rtol=_ROUNDING, atol=_ROUNDING * scale, equal_nan=True):
+                    raise ParameterError(
+                        f"running the net changes its parameter {name!r} (by set_data, in forward or a hook), so its "
+                        "values are not those that the net computes with: run one batch through the net first; if "
+                        "that does not settle them, write the change into forward without set_data"
+                    )
+
     def array(self, name: str) -> Any:
         """The parameter's array (memory of the user: read only), off any tape; a dense copy of a row_sparse one."""
         with ours:
             parameter = self.all[name]
             if is_sparse(parameter):  # Parameter.data() gives its rows to a Trainer only
                 return parameter._data[0].tostype("default")
-            return parameter.data(self.context).detach()
+            try:
+                return parameter.data(self.context).detach()
+            except RuntimeError:  # it is elsewhere by now
+                self.check_same()
+                raise
 
     @alone
     def handles(self) -> list[Any]:
@@ -68,6 +118,12 @@ class Net:
             if not np.isfinite(self.array(name).asnumpy()).all():
                 raise ParameterError(f"parameter {name!r} holds NaN or infinite values: retrain or reload")
 
+    def digest(self, given: Mapping[str, Any]) -> int:
+        """Of the values of all parameters, with those `given` in their place."""
+        arrays = (given.get(name, self.array(name)) for name in self.all)
+        return hash(tuple(digest(array, array.size) for array in arrays))
+
+    @alone
     def values(self) -> np.ndarray:
         """All selected parameters as one vector (P,)."""
         return np.concatenate([self.array(name).asnumpy().ravel() for name in self.names]).astype(self.dtype)
@@ -88,10 +144,11 @@ class Net:
 
         To one thread at a time: all threads see the same Parameters.
         """
-        with ours:
+        with ours, self._code.kept():
             yield from self._lent(values or {})
 
     def _lent(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        self.check_same()
         saved = {name: (p._data, p._grad) for name, p in self.all.items()}
         lent = {name: values.get(name) for name in self.all}
         active = _deactivate(self.block)
@@ -109,6 +166,14 @@ class Net:
                 p.__dict__.pop("row_sparse_data", None)
             for block, was in active:
                 block._active = was
+
+
+def _kind(parameter: Any) -> str:
+    """What may not change: dtype, shape and device, in words."""
+    if parameter._data is None:
+        return "not initialized"
+    array = parameter._data[0]
+    return f"{np.dtype(array.dtype)} {tuple(array.shape)} on {', '.join(str(a.context) for a in parameter._data)}"
 
 
 def is_sparse(parameter: Any) -> bool:

@@ -6,15 +6,17 @@ depend on how the data is cut.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence, Union
 
 import numpy as np
 
 from hessmx._threads import alone
-from hessmx.errors import DataError, InputError, choose
+from hessmx.errors import DataError, HessmxWarning, InputError, choose
 from hessmx.problem.data import Batch, Batches
 from hessmx.problem.net import Net
+from hessmx.problem.samples import check_apart
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,26 @@ class Objective:
         self.samples = samples
         return np.zeros(()) if total is None else total
 
+    @alone
+    def check_apart(self, batch: Batch, loss: Callable[[Batch], tuple[float, int]]) -> None:
+        """Losses must belong to one sample each where the data is in batches, or its cut would be part of the answer.
+
+        Arrays that were cut here are refused with DataError; batches of the user's own get a warning.
+        """
+        batches = self.batches
+        if not (batches.cut or batches.several):
+            return
+        wrong = check_apart(batch, batches.axis, loss, self.net.dtype)
+        if wrong and batches.cut:
+            raise DataError(
+                f"the samples along axis {batches.axis} are not apart: {wrong}, so numbers would depend on batch_size. "
+                "Where the axis is another one, or the loss compares samples, give batches of your own, [(x, y), ...]"
+            )
+        if wrong and loss(batch)[1] == batch.inputs[0].shape[batches.axis]:
+            warnings.warn(f"the loss mixes the samples of a batch ({wrong}): numbers depend on how the data is cut "
+                          "into batches", HessmxWarning, stacklevel=4)  # fmt: skip
+
+    @alone
     def check_repeatable(self, loss: Callable[[Batch], tuple[float, int]]) -> None:
         """Two passes over the data must give the same sum of losses, to the rounding of another order."""
         passes = []

@@ -22,7 +22,7 @@ from typing import Any, Callable
 import numpy as np
 
 from hessmx.algorithms.common import gaussian, mean_square_interval, positive_int
-from hessmx.algorithms.inverse_root import inverse_root
+from hessmx.algorithms.functions import apply
 from hessmx.curvature import Curvature
 from hessmx.errors import InputError, choose
 from hessmx.operators.samples import per_sample_gradients, per_sample_losses, per_sample_slopes, weighted_gradient
@@ -135,10 +135,10 @@ def self_influence(curv: Curvature, samples: Sequence[int] | None = None, *, pro
     positive_int("probes", probes)
     total, products, residuals = np.zeros(len(losses)), 0, []
     for k in range(probes):
-        root = curv._run(inverse_root, asked.matrix, f"probe {k + 1}", b=gaussian(curv.seed, k, curv.num_params),
-                         damping=asked.damping, rtol=rtol, steps=steps, memory=memory)
-        total += per_sample_slopes(curv, root.x) ** 2
-        residuals.append(root.residual)
+        root = curv._run(apply, asked.matrix.shift(asked.damping), f"probe {k + 1}", function="inverse sqrt",
+                         b=gaussian(curv.seed, k, curv.num_params), rtol=rtol, max_products=steps, memory=memory)
+        total += per_sample_slopes(curv, root.value) ** 2
+        residuals.append(root.error)
         products += root.products
     values, worst = asked.scale * total / probes, max(residuals)
     converged = worst <= max(rtol, 10 * float(np.finfo(curv.dtype).eps))

@@ -118,7 +118,7 @@ class FollowCurvature(_events.EpochEnd, _events.BatchEnd):
         elif self.share is not None and self._spent > self.share * (start - self._started):
             self.left_out += 1
             return {}
-        if self._curvature is None:
+        if self._curvature is None or not self._curvature.fits(net):
             self._curvature = Curvature(net, self.loss, self.data, **self.options)
         values, rate, threshold = self._ask(self._curvature, trainer)
         taken = time.perf_counter() - start

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
 from hessmx.algorithms.slq import spectrum
+from hessmx.algorithms.state import RunState
 from hessmx.errors import InputError
 from tests.algorithms.support import counted, dense, rotated
 
@@ -132,5 +136,86 @@ def test_seeds_budget_and_memory() -> None:
     assert np.array_equal(a.nodes, spectrum(operator, 3, 20, seed=1).nodes)
     assert not np.isclose(a.weights, spectrum(operator, 3, 20, seed=2).weights).any()
     assert np.array_equal(a.nodes[:2], spectrum(operator, 2, 20, seed=1).nodes)  # probes do not depend on their number
-    with pytest.raises(InputError, match="fewer steps"):
-        spectrum(operator, memory=10_000)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_probes_go_to_the_operator_together_as_far_as_memory_holds_them(together: int) -> None:
+    operator, columns = counted(rotated(SPECTRA["net"]))
+    found = spectrum(operator, 2, 20, memory=together * 21 * 8 * P)
+    assert set(columns) == {together}
+    np.testing.assert_allclose(found.nodes, spectrum(operator, 2, 20).nodes, atol=1e-9)
+
+
+NET = np.load(Path(__file__).parent / "data" / "dense_net.npy").astype(float)
+"""All eigenvalues of the demo's dense net (seed 0), from its dense Hessian of 6,570 products in float64."""
+
+
+def test_shares_of_a_trained_net_lie_between_their_limits_which_close_with_steps() -> None:
+    widths = []
+    for probes, steps in ((10, 64), (3, 256)):
+        found = spectrum(rotated(NET), probes, steps)
+        for beyond in (1e-6, 1e-4, 1e-3):
+            shares = found.shares(beyond=beyond)
+            true = {"negative": np.mean(-beyond > NET), "zero": np.mean(np.abs(NET) <= beyond),
+                    "positive": np.mean(beyond < NET)}
+            for side, (low, high) in shares.items():
+                assert low <= true[side] <= high, (steps, beyond, side)
+            widths.append(shares["negative"][1] - shares["negative"][0])
+    assert (np.array(widths[3:]) < 0.6 * np.array(widths[:3])).all()
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_bounds_of_the_distribution_hold_for_random_probes(name: str) -> None:
+    true = SPECTRA[name]
+    grid = np.linspace(true.min() - 1, true.max() + 1, 60)
+    low, high = spectrum(rotated(true), 5, 30).cdf_bounds(grid)
+    exact = (true <= grid[:, None]).mean(axis=1)
+    assert (low <= exact + 1e-9).all() and (exact <= high + 1e-9).all()
+    assert np.mean(high - low) < 0.15
+
+
+@pytest.mark.parametrize(("name", "function"), [
+    ("logdet", lambda x: np.log(x + 0.1)), ("effective_dimension", lambda x: x / (x + 0.1)),
+])
+def test_traces_of_a_positive_matrix_lie_between_gauss_and_radau(name: str, function) -> None:
+    """On a matrix known to be positive, few steps: the truncation error is a bound, and closes with steps."""
+    true = np.geomspace(1e-6, 10, 300)
+    wide, narrow = (replace(spectrum(dense(true), 5, steps), floor=0.0) for steps in (5, 20))
+    estimates = [getattr(s, name)(0.1) for s in (wide, narrow)]
+    for estimate in estimates:
+        low, high = estimate.interval()
+        assert low <= function(true).sum() <= high
+    assert 0 < estimates[1].truncation < 0.1 * estimates[0].truncation
+
+
+GHOSTS = np.r_[[100, 90, 80], RNG.uniform(0, 1, 1997)]
+
+
+def test_a_basis_in_float32_has_no_ghosts() -> None:
+    matrix = dense(GHOSTS[:300]).astype(np.float32)
+    whole, half = spectrum(matrix, 3, 80), spectrum(matrix, 3, 80, memory=81 * 4 * 300)
+    np.testing.assert_allclose(half.nodes, whole.nodes, atol=2e-3)
+    assert ((half.nodes > 5).sum(axis=1) == 3).all()
+
+
+def test_without_a_basis_ghosts_are_joined_and_counted() -> None:
+    """150 steps on outliers give copies of them: joined, the distribution is that of the run that keeps its basis."""
+    whole, bare = spectrum(rotated(GHOSTS), 4, 150), spectrum(rotated(GHOSTS), 4, 150, memory=50 * 8 * P)
+    assert ((bare.nodes * (bare.weights > 0) > 5).sum(axis=1) == 3).all()
+    copies = int((bare.weights == 0).sum())
+    assert copies > 0 and f"{copies} of 600 nodes were copies" in bare.notes[1]
+    grid = np.r_[np.linspace(-0.1, 1.1, 50), 85, 95]
+    np.testing.assert_allclose(bare.cdf(grid), whole.cdf(grid), atol=0.01)
+    low, high = bare.cdf_bounds(grid)
+    true = (GHOSTS <= grid[:, None]).mean(axis=1)
+    assert ((low <= true + 1e-9) & (true <= high + 1e-9)).all()
+
+
+def test_a_basis_in_a_file_beside_the_state(tmp_path) -> None:
+    """Partial reorthogonalisation from the disk: the same rule, and nothing is left beside the state."""
+    state = RunState(tmp_path / "s.npz", every=0)
+    whole, mapped = spectrum(rotated(GHOSTS), 2, 100), spectrum(rotated(GHOSTS), 2, 100, memory=10 * 8 * P, state=state)
+    np.testing.assert_allclose(mapped.nodes, whole.nodes, atol=1e-6)
+    np.testing.assert_allclose(mapped.weights, whole.weights, atol=1e-9)
+    assert "s.npz.basis" in mapped.notes[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]

@@ -152,7 +152,7 @@ CASES = [
     ("shapes unknown", nothing, ["eigen", "--net", "bad_nets:deferred", "--params", None], "not initialized"),
     ("out is a file", lambda: Path("taken").write_text(""), ["eigen", "--out", "taken"], "cannot write"),
     ("state in no folder", nothing, ["spectrum", "--state", "no/where.npz"], "no such folder"),
-    ("state of another run", lambda: np.savez("s.npz", a=1), ["spectrum", "--state", "s.npz"], "cannot be read"),
+    ("state of another run", lambda: np.savez("s.npz", a=1), ["spectrum", "--state", "s.npz"], "not a state file"),
     ("no other net", nothing, ["landscape", "--along", "net"], "give --other-params"),
     ("two snapshots", nothing, ["landscape", "--along", "trajectory", "--snapshot", "net-0000.params"], "three times"),
     ("head that is none", graph(lambda g: g.update(heads=[[99, 0, 0]])), ["eigen"], "an output is node 99"),

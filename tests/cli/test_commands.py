@@ -224,6 +224,12 @@ def test_check(saved, tmp_path, capsys):
     assert "can be trusted" in capsys.readouterr().out.splitlines()[0]
 
 
+def test_check_tries_every_operator(saved, tmp_path, capsys):
+    run("check", saved, tmp_path, "--locate")
+    assert "every operator is right alone" in capsys.readouterr().out
+    assert files.load(tmp_path / "check.json").located.checked > 1
+
+
 def test_ops(saved, tmp_path, capsys):
     run("ops", saved, tmp_path)
     rows = files.load(tmp_path / "ops.json").rows

@@ -227,7 +227,7 @@ def test_log_density_shows_both_signs_at_one_scale():
     left, right = figures.log_density(spectrum([[-1, 1e-4, 5], [-1.1, 0.1, 5]]))
     assert left.get_ylim() == right.get_ylim()
     assert left.get_xlim() == right.get_xlim()[::-1]
-    assert "33.3%" in left.get_title() and "66.7%" in right.get_title()
+    assert "0.0 % to 66.7 %" in left.get_title() and "33.3 % to 100.0 %" in right.get_title()
 
 
 def test_influence_shows_both_ends_in_order():

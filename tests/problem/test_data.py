@@ -67,7 +67,7 @@ def with_nan(a):
 REFUSED = {
     "NaN in x": (lambda: (with_nan(X), Y), CE, r"x holds 1 NaN or infinite value"),
     "infinity in y": (lambda: (X, np.where(Y == Y[0], np.inf, Y)), CE, r"y holds \d+ NaN or infinite value"),
-    "NaN in a later batch": (lambda: Again(lambda: [(X, Y), (with_nan(X), Y)]), CE, r"x holds 1 NaN"),
+    "NaN in a later batch": (lambda: Again(lambda: [(X, Y), (with_nan(X), Y)]), CE, r"x of batch 1 holds 1 NaN"),
     "lengths": (lambda: (X, Y[:9]), CE, r"\(10, 4\).*\(9,\)"),
     "wrong features": (lambda: (X[:, :3], Y), CE, r"\(10, 3\)"),
     "wrong label shape": (lambda: (X, RNG.normal(size=(10, 2))), L2, r"\(10, 2\)"),
