@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from hessmx import quadrature
+from hessmx._saved import restored
 from hessmx.errors import InputError
 from hessmx.quadrature import Rule
 
@@ -291,8 +292,6 @@ class InputGradients(Result):
 
 def from_dict(data: dict[str, Any]) -> Any:
     """The result that `to_dict` wrote; InputError where a field is missing, unknown or of another kind."""
-    from hessmx._saved import restored
-
     return restored(data, {c.__name__: c for c in (Provenance, *_subclasses(Result))})
 
 

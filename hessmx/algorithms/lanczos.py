@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from hessmx.algorithms.common import gaussian, opposite_notes, positive_int, positive_number
 from hessmx.algorithms.krylov import Krylov, Ritz, expand
@@ -111,6 +111,11 @@ def _eigsh(run: Run, k: int, which: str, tol: float, limit: int) -> np.ndarray:
         found = error.eigenvectors
         run.note(f"eigsh stopped after {run.count} products with {found.shape[1]} of {k} pairs")
         return found
+    except ArpackError as error:
+        if "Starting vector is zero" not in str(error):  # A v = 0 for a random v
+            raise
+        run.note("the matrix is zero: every vector is an eigenvector")
+        return np.eye(dim, k)
 
 
 class _Lanczos:

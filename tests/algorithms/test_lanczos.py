@@ -154,3 +154,11 @@ def test_bad_input(operator: np.ndarray, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         eigenpairs(operator, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "eigsh", "power"])
+def test_a_zero_matrix(method: str) -> None:
+    pairs = eigenpairs(np.zeros((30, 30)), 2, method=method)
+    assert pairs.values.tolist() == [0, 0]
+    assert pairs.converged.all()
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(2), atol=1e-12)
