@@ -73,7 +73,9 @@ def main() -> None:
                 side.close()
         print(case, json.dumps(results[case]), file=sys.stderr, flush=True)
         keep(chosen.json, results, TITLES)
-    print(tables.costs(results), tables.products(results), tables.differences(results), sep="\n\n")
+    if chosen.rounds:
+        print(tables.costs(results), tables.products(results), sep="\n\n", end="\n\n")
+    print(tables.differences(results))
 
 
 if __name__ == "__main__":

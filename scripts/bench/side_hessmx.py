@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Callable
 
 import numpy as np
@@ -133,11 +134,12 @@ def build(case: Case) -> dict[str, Any]:
     mode = "train" if case.name == "resnet20" else "predict"
     curv = hessmx.Curvature(net, loss, [(mx.nd.array(case.x), mx.nd.array(case.y))], mode=mode)
     directions = case.directions
-    settings = [[array for _, array in case.weights], [array * (1 + 1e-6) for _, array in case.weights]]
+    here = [array for _, array in case.weights]
+    settings = itertools.cycle([[array * (1 + 1e-6) for array in here], here])
 
     def train(call: int) -> None:
-        """As a training step would: every parameter another value, too near to change the product."""
-        for parameter, array in zip(trained, settings[call % 2]):
+        """As a training step would: every weight another value than before, too near to change the product."""
+        for parameter, array in zip(trained, next(settings)):
             parameter.data()[:] = array
         mx.nd.waitall()
 
