@@ -111,6 +111,8 @@ class Compiled:
     def _trace(self, batch: Batch) -> tuple[Piece, Piece | None]:
         loss, given = None, self._given or {}
         own = {name: array.astype(self.net.all[name].dtype) for name, array in given.items() if name in self.net.all}
+        if mx.util.is_np_array():
+            own = {name: array.as_np_ndarray() for name, array in own.items()}
         with Code(self.net.block, self.loss).kept():
             with self.net.lent({name: array.copy() for name, array in own.items()}) as parameters:
                 net = trace_net(self.net.block, [x.copy() for x in batch.inputs], parameters, self.train)

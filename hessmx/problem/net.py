@@ -45,6 +45,7 @@ class Net:
         self.dtype = np.result_type(np.float32, *self.dtypes.values())
         self._kinds = {name: _kind(p) for name, p in self.all.items()}
         self._code = Code(block)
+        self._borrowed = 0  # how often parameters are lent, one within the other
 
     def _check_initialized(self) -> None:
         missing = [name for name, p in self.all.items() if p._data is None]
@@ -55,7 +56,12 @@ class Net:
             )
 
     def check_same(self) -> None:
-        """Raise ParameterError if the net no longer has the parameters it had, in dtype, shape and place."""
+        """Raise ParameterError if the net no longer has the parameters it had, in dtype, shape and place.
+
+        Not while others are lent to it: those are meant to differ, and the user's own come back.
+        """
+        if self._borrowed:
+            return
         told = self._differences()
         if told:
             more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
@@ -152,6 +158,7 @@ class Net:
         saved = {name: (p._data, p._grad) for name, p in self.all.items()}
         lent = {name: values.get(name) for name in self.all}
         active = _deactivate(self.block)
+        self._borrowed += 1
         try:
             for name, p in self.all.items():
                 array = lent[name] if lent[name] is not None else self.array(name).copy().detach()
@@ -161,6 +168,7 @@ class Net:
                     p.row_sparse_data = lambda rows, array=array: array
             yield lent
         finally:
+            self._borrowed -= 1
             for name, p in self.all.items():
                 p._data, p._grad = saved[name]
                 p.__dict__.pop("row_sparse_data", None)

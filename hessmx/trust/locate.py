@@ -35,7 +35,7 @@ class NodeRow(Result):
     op: str
     where: str  # "net" or "loss"
     layout: str  # "plain" or "blocked"
-    shapes: tuple[tuple[int, ...], ...]  # of its inputs
+    shapes: tuple[str, ...]  # of its inputs
     tangent: float
     product: float
     float32: float
@@ -77,7 +77,7 @@ def locate(curv: Any, seed: int = 0) -> Located:
                 skipped.append(f"{node.name} ({node.op}): {str(error).strip().splitlines()[0][:120]}")
                 continue
             checked += 1
-            shapes = tuple(tuple(int(n) for n in x.shape) for x, _ in inputs)
+            shapes = tuple(str(tuple(x.shape)) for x, _ in inputs)
             for layout, one in found.items():
                 row = NodeRow(node.name, str(node.op), where, layout, shapes, one.tangent, one.product, one.float32,
                               one.adjoint)
@@ -198,8 +198,9 @@ def _verdict(first: NodeRow | None, checked: int, skipped: int, most_read: tuple
             for what, error in (("tangent", first.tangent), ("product", first.product), ("float32", first.float32))
             if error > 0 and not np.isnan(error)
         )
-        return f"{first.op} at {first.name} ({first.where}, {first.layout} layout, inputs {first.shapes}): {numbers} " \
-               f"({tried})"
+        inputs = ", ".join(first.shapes)
+        place = f"{first.op} at {first.name} ({first.where}, {first.layout} layout, inputs {inputs})"
+        return f"{place}: {numbers} ({tried})"
     crowd = f"; {most_read[0]} has {most_read[1]} readers: MXNet adds the gradients of {MANY} or more in place, and " \
             "several of its operators overwrite instead" if most_read[1] >= MANY // 2 else ""
     return f"every operator is right alone ({tried}): if products are wrong, it is by how they are put together{crowd}"

@@ -56,6 +56,8 @@ class InstanceNorm(nn.InstanceNorm):
     def hybrid_forward(self, F: Any, x: Any, gamma: Any, beta: Any) -> Any:
         if 0 in self.gamma.shape:  # Gluon is inferring it
             return super().hybrid_forward(F, x, gamma, beta)
+        if isinstance(x, mx.nd.NDArray) and x.ndim < 3:
+            raise ValueError("InstanceNorm takes 3 axes or more")
         rows = F.reshape(x, shape=(0, 0, -1))
         away = F.broadcast_sub(rows, F.mean(rows, axis=2, keepdims=True))
         y = F.broadcast_div(away, F.sqrt(F.mean(F.square(away), axis=2, keepdims=True) + 1e-5))

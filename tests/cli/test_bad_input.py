@@ -230,10 +230,15 @@ from hessmx.cli import main
 """
 
 
+def heeded():
+    """As from a terminal: what runs in the background inherits that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_an_interrupt_while_the_package_is_imported_is_one_line():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=environment)  # fmt: skip
+                               env=environment, preexec_fn=heeded)  # fmt: skip
     command.stdout.readline()
     time.sleep(2)  # into the import of MXNet, which lasts
     command.send_signal(signal.SIGINT)
@@ -242,6 +247,7 @@ def test_an_interrupt_while_the_package_is_imported_is_one_line():
 
 
 def test_interrupts_are_python_s_own_once_the_command_runs(folder):
+    heeded()
     assert main(arguments("eigen")) == 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
