@@ -77,7 +77,7 @@ def test_trace(saved, tmp_path):
     run("trace --budget 200", saved, tmp_path)
     found = files.load(tmp_path / "trace.json")
     assert abs(found.value - np.trace(linear_hessian())) < 4 * found.stderr
-    assert found.products == len(linear_hessian())  # all of it is known by then
+    assert found.products <= 200
 
 
 def test_spectrum(saved, tmp_path):
