@@ -11,20 +11,27 @@ from hessmx.graph.symbols import Symbol, call
 from hessmx.rules import RULES, UNSUPPORTED
 
 
-def missing_rules(graph: Graph, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Operators without a rule that a tangent of the variables `moving` reaches: name -> (reason, node names), all."""
-    moving, reached = set(moving), set()
-    found: dict[str, list[str]] = {}
-    for index, node in enumerate(graph.nodes):
+def reached(nodes: Sequence[Node], variables: Iterable[str]) -> frozenset[int]:
+    """Indices of the nodes whose values have a derivative by some of the variables, as far as rules tell."""
+    found, names = set(), set(variables)
+    for index, node in enumerate(nodes):
         if node.op is None:
-            moves = node.name in moving
+            moves = node.name in names
         else:
             rule = RULES.get(node.op)
-            moves = any(i in reached for i, _ in node.inputs) and (rule is None or rule.kind != "zero")
-            if moves and rule is None:
-                found.setdefault(node.op, []).append(node.name)
+            moves = any(i in found for i, _ in node.inputs) and (rule is None or rule.kind != "zero")
         if moves:
-            reached.add(index)
+            found.add(index)
+    return frozenset(found)
+
+
+def missing_rules(graph: Graph, moving: Iterable[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Operators without a rule that a tangent of the variables `moving` reaches: name -> (reason, node names), all."""
+    found: dict[str, list[str]] = {}
+    for index in sorted(reached(graph.nodes, moving)):
+        node = graph.nodes[index]
+        if node.op is not None and node.op not in RULES:
+            found.setdefault(node.op, []).append(node.name)
     return {op: (UNSUPPORTED.get(op, "no tangent rule yet"), tuple(nodes)) for op, nodes in found.items()}
 
 

@@ -8,10 +8,10 @@ from typing import Iterable, Mapping
 
 from hessmx._mxnet import mx
 from hessmx.engines.plan import Plan
+from hessmx.engines.tangents import reached
 from hessmx.graph.node import Entry, Graph, Node, Shape, infer_shapes
 from hessmx.graph.symbols import Symbol, call, scope
 from hessmx.graph.trace import names
-from hessmx.rules import RULES
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,7 @@ class Whole:
 
     def reached_by(self, variables: Iterable[str]) -> frozenset[int]:
         """Nodes whose values have a derivative by some of the variables."""
-        found, names_ = set(), set(variables)
-        for index, node in enumerate(self.nodes):
-            if node.op is None:
-                moves = node.name in names_
-            else:
-                rule = RULES.get(node.op)
-                moves = any(i in found for i, _ in node.inputs) and (rule is None or rule.kind != "zero")
-            if moves:
-                found.add(index)
-        return frozenset(found)
+        return reached(self.nodes, variables)
 
 
 def ancestors(nodes: tuple[Node, ...], ends: Iterable[int]) -> frozenset[int]:
