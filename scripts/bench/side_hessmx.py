@@ -135,10 +135,10 @@ def build(case: Case) -> dict[str, Any]:
     curv = hessmx.Curvature(net, loss, [(mx.nd.array(case.x), mx.nd.array(case.y))], mode=mode)
     directions = case.directions
     here = [array for _, array in case.weights]
-    settings = itertools.cycle([[array * (1 + 1e-6) for array in here], here])
+    settings = itertools.cycle([[array * (1 + 2**-23) for array in here], here])
 
     def train(call: int) -> None:
-        """As a training step would: every weight another value than before, too near to change the product."""
+        """As a training step would: every weight another value than before, the next number or so."""
         for parameter, array in zip(trained, next(settings)):
             parameter.data()[:] = array
         mx.nd.waitall()
