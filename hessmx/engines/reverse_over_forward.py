@@ -32,7 +32,7 @@ class ReverseOverForward:
         state, plan = self.compiled.linearised(kind, batch, which, which)
         if state is None:
             return None, plan.samples
-        return np.stack([state.product(column) for column in block.T], axis=1), plan.samples
+        return np.stack([state.product(column) for column in np.ascontiguousarray(block.T)]).T, plan.samples
 
     def question(self) -> AbstractContextManager[Any]:
         """Within, parameters and batches in memory are taken to stay what they are."""

@@ -54,8 +54,8 @@ class Curved(SymmetricOperator):
         self._note(block, total)
         total = total if total.ndim else np.zeros(block.shape)
         moved = block.T if self.penalised else [None] * block.shape[1]
-        rows = np.ascontiguousarray(total.T)
-        return np.stack([self.objective.vector(t, v, self.which) for t, v in zip(rows, moved)], axis=1)
+        rows = np.ascontiguousarray(total.T)  # vectors lie in one piece each: strided copies cost as much as a layer
+        return np.stack([self.objective.vector(t, v, self.which) for t, v in zip(rows, moved)]).T
 
     def _note(self, moved: np.ndarray, total: Any) -> None:
         """A matrix may say what it sees in a product's sum over all samples, before reduction and penalty."""
