@@ -51,8 +51,8 @@ HYBRID: Mapping[str, str] = {
         Dropout(<0.3|0.5>)
         nn.Flatten()
         nn.HybridLambda(<'tanh'|'relu'|'sigmoid'>)
-        F.<tanh|sin|cos|arctan|erf|sigmoid|softsign|relu|abs|square|cbrt|expm1|arcsinh|identity|negative>({0})
-        F.<sqrt|log|rsqrt|reciprocal|gammaln|log1p|rcbrt|arccosh>(F.square({0}) + <number>)
+        F.<tanh|sin|cos|arctan|erf|sigmoid|softsign|relu|abs|square|expm1|arcsinh|identity|negative>({0})
+        F.<sqrt|cbrt|log|rsqrt|reciprocal|gammaln|log1p|rcbrt|arccosh>(F.square({0}) + <number>)
         F.<exp|sinh|cosh|tan|degrees>({0} * 0.2)
         F.<arcsin|arctanh|arccos|erfinv>(F.tanh({0}) * 0.9)
         F.hard_sigmoid({0})
@@ -64,7 +64,7 @@ HYBRID: Mapping[str, str] = {
         <number> - {0}
         <number> / (F.square({0}) + 1)
         ({0} ** 2) * <number>
-        F.square({0}) ** <number>
+        (F.square({0}) + 0.1) ** <number>
         {0} + {1}
         {0} - {1}
         {0} * {1}
@@ -203,8 +203,8 @@ NUMPY: Mapping[str, str] = {
         nn.Dense(<units>)
         nn.BatchNorm()
         nn.LayerNorm()
-        F.np.<tanh|sin|cos|arctan|square|abs|cbrt|expm1|arcsinh|negative>({0})
-        F.np.<sqrt|log|reciprocal|log1p>(F.np.square({0}) + <number>)
+        F.np.<tanh|sin|cos|arctan|square|abs|expm1|arcsinh|negative>({0})
+        F.np.<sqrt|cbrt|log|reciprocal|log1p>(F.np.square({0}) + <number>)
         F.np.exp({0} * 0.2)
         F.npx.<sigmoid|relu|erf>({0})
         F.npx.<softmax|log_softmax>({0}, axis=-1)
@@ -264,8 +264,8 @@ LOSSES = """
     real ; lambda z, y: ((z - y) ** 2 + <number>).log().sum(axis=1)
     count ; lambda z, y: (z.exp() - y * z).sum(axis=1)
     real ; lambda z, y: ((z * z + 0.5).log() * 0.5 + 0.5 * (y - 1) ** 2 / (z * z + 0.5)).sum(axis=1)
-    real ; lambda z, y: (z.mean(axis=1) - y.mean(axis=1)) ** 2 + sum(((z[:, i:i + 1] * 4).exp() + 1).log().sum(axis=1) / 4 for i in range(<few>))
-    real ; lambda z, y: (z.mean(axis=1) - y.mean(axis=1)) ** 2 + sum((1 + ((z - y).slice_axis(axis=1, begin=0, end=1) * (i + 1)).exp()).log().sum(axis=1) for i in range(9))
+    real ; lambda z, y: (z.mean(axis=1) - y.mean(axis=1)) ** 2 + sum(((z[:, i:i + 1].tanh() * 4).exp() + 1).log().sum(axis=1) / 4 for i in range(<few>))
+    real ; lambda z, y: (z.mean(axis=1) - y.mean(axis=1)) ** 2 + sum((1 + ((z - y).tanh().slice_axis(axis=1, begin=0, end=1) * (i + 1)).exp()).log().sum(axis=1) for i in range(9))
     real ; lambda z, y: gluon.loss.L2Loss()(z.tanh(), y) + gluon.loss.L1Loss()(z, y)
 """
 PLAIN_LOSS = "lambda z, y: (z ** 2).reshape((0, -1)).sum(axis=1)"
