@@ -57,8 +57,8 @@ def set_values(net, seed):
         noise = rng.standard_normal(p.shape)
         if name.endswith("running_var"):
             value = 0.5 + rng.random(p.shape)
-        elif name.endswith("gamma"):
-            value = 1 + 0.3 * noise
+        elif name.endswith("gamma"):  # one that is fixed is 1, and MXNet writes that into it
+            value = 1 + 0.3 * noise * (p.grad_req != "null")
         elif len(p.shape) > 1:
             value = noise * 1.2 / np.sqrt(max(np.prod(p.shape[1:]), 1))
         else:
