@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":  # not scripts/, some of whose names are those of packages
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import hessmx  # noqa: E402
 from hessmx._mxnet import mx  # noqa: E402

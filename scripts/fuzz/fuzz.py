@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
 
 DTYPES = ("float32", "float64", "float16")
 CHUNK = 25  # nets for one child
