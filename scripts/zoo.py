@@ -8,7 +8,7 @@
 float64 products are judged by differences of MXNet's own float64 gradients, float32 products by the float64 ones at
 the same parameters (which are float32 numbers). Random weights, no shift at 0; running statistics are those of the
 batch, so that activations are of size 1. Dropout is left out: its masks would differ. Exit code 1 if any relative
-error is above 1e-5 (float64) or 1e-3 (float32).
+error is above 1e-5 (float64), or in float32 above 1e-3 and above three times what rounding of the parameters does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ import hessmx  # noqa: E402
 from hessmx._mxnet import mx  # noqa: E402
 
 TOLERANCE = 1e-5
-TOLERANCE32 = 1e-3  # rounding: 1e-6 to 2e-4, where an activation lies within it of a kink
+TOLERANCE32 = 1e-3
+ROUNDINGS = 3  # of that size are allowed too: batch statistics of few values make large numbers of rounding
 SAMPLES = {"predict": 2, "train": 4}
 CLASSES = 4
 # The smallest images that the pooling layers of a family accept; all others take 32 x 32.
@@ -53,13 +54,14 @@ class Row:
     params: int
     error: float  # |Hv - differences| / |differences|, float64
     error32: float  # |Hv in float32 - Hv in float64| / |Hv in float64|
+    rounding: float  # how far Hv in float64 moves where its parameters move by float32's rounding
     gradient: float  # seconds, float64
     product: float  # seconds, float64
     product32: float  # seconds, float32
 
     @property
     def right(self) -> bool:
-        return self.error <= TOLERANCE and self.error32 <= TOLERANCE32
+        return self.error <= TOLERANCE and self.error32 <= max(TOLERANCE32, ROUNDINGS * self.rounding)
 
 
 def build(name: str, samples: int, seed: int = 0) -> tuple[Any, Any, Any]:
@@ -133,13 +135,28 @@ def check(name: str, train: bool = False, samples: int | None = None, seed: int 
     v /= np.linalg.norm(v)
     product, size, params = curv.hvp(v), x.shape[-1], curv.num_params
     gradient_time, product_time = _seconds(curv.gradient), _seconds(lambda: curv.hvp(v))
+    rounding = _rounding(net, curv, v, product)
     del curv  # its arrays are as large as the net's own
     truths = (differences(net, x, y, v, train, step) for step in (1e-6, 1e-7))
     error = min(_apart(product, true) for true in truths)
     net.cast("float32")
     curv = hessmx.Curvature(net, loss, (x.astype("float32"), y.astype("float32")), mode=mode)
     error32 = _apart(curv.hvp(v), product)
-    return Row(name, mode, size, params, error, error32, gradient_time, product_time, _seconds(lambda: curv.hvp(v)))
+    times = gradient_time, product_time, _seconds(lambda: curv.hvp(v))
+    return Row(name, mode, size, params, error, error32, rounding, *times)
+
+
+def _rounding(net: Any, curv: Any, v: np.ndarray, product: np.ndarray) -> float:
+    """The largest of three draws."""
+    rng, moves = np.random.default_rng(2), []
+    start = [(p, p.data().copy()) for p in _trained(net)]
+    for _ in range(3):
+        for p, w in start:
+            p.set_data(w * mx.nd.array(1 + 6e-8 * rng.uniform(-1, 1, w.shape), dtype="float64"))
+        moves.append(_apart(curv.hvp(v), product))
+    for p, w in start:
+        p.set_data(w)
+    return max(moves)
 
 
 def _apart(found: np.ndarray, true: np.ndarray) -> float:
@@ -168,7 +185,7 @@ def show(row: Row) -> None:
     verdict = "right" if row.right else "WRONG"
     print(
         f"{row.name:18s} {row.mode:7s} {row.size:5d} {row.params:11,d} {row.error:9.1e} {row.error32:9.1e} "
-        f"{row.gradient:10.2f} {row.product:7.2f} {row.product32:11.2f} {verdict}",
+        f"{row.rounding:9.1e} {row.gradient:10.2f} {row.product:7.2f} {row.product32:11.2f} {verdict}",
         flush=True,
     )
 
@@ -181,8 +198,8 @@ def main() -> int:
     parser.add_argument("--rows", type=Path, help="file of results, a line for each net and mode: read first, added to")
     options = parser.parse_args()
     rows = known(options.rows)
-    titles = ("net", "mode", "image", "parameters", "float64", "float32", "gradient s", "Hv s", "Hv float32 s")
-    print("{:18s} {:7s} {:>5s} {:>11s} {:>9s} {:>9s} {:>10s} {:>7s} {:>11s}".format(*titles))
+    titles = ("net", "mode", "image", "parameters", "float64", "float32", "rounding", "gradient s", "Hv s", "float32 s")
+    print("{:18s} {:7s} {:>5s} {:>11s} {:>9s} {:>9s} {:>9s} {:>10s} {:>7s} {:>11s}".format(*titles))
     left = options.nets
     shown = []
     for name in options.names:

@@ -36,7 +36,7 @@ def test_rows_are_kept_and_not_run_again(monkeypatch, tmp_path, capsys) -> None:
 
     def checked(name, train):
         asked.append((name, train))
-        return Row(name, "train" if train else "predict", 32, 10, 1e-9, 2e-3 if train else 1e-6, 1.0, 2.0, 1.5)
+        return Row(name, "train" if train else "predict", 32, 10, 1e-9, 2e-3 if train else 1e-6, 1e-7, 1.0, 2.0, 1.5)
 
     monkeypatch.setattr(zoo, "check", checked)
     rows = tmp_path / "rows.jsonl"
