@@ -135,7 +135,7 @@ HYBRID: Mapping[str, str] = {
         F.linalg_trmm(F.linalg_potrf(spd({0}, F)), {0})
         F.linalg_extractdiag(spd({0}, F))
         F.linalg_slogdet(spd({0}, F))[1]
-        F.linalg_gelqf({0})[1]
+        F.linalg_gelqf(spd({0}, F))[1]
         F.transpose({0}, axes=(0, 2, 1))
         F.swapaxes({0}, 1, 2)
         F.SequenceReverse(F.swapaxes({0}, 0, 1))
