@@ -32,7 +32,7 @@ def coverage(matrix: np.ndarray, seeds: int, **options) -> tuple[float, float]:
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.parametrize("method", METHODS)
 def test_intervals_hold_the_truth_and_standard_errors_are_true(method: str, name: str, budget: int) -> None:
-    """60 seeds; the script scripts/coverage.py runs 400 on larger matrices (docs/estimators.md)."""
+    """60 seeds; the script scripts/estimators.py runs 400 on larger matrices (docs/estimators.md)."""
     if (method, name) == ("xnystrace", "indefinite"):
         with pytest.raises(InputError, match="needs a positive semidefinite matrix"):
             trace(dense(SPECTRA[name]), method, 40)  # of six test vectors, none may show it

@@ -1,6 +1,6 @@
 """Errors and coverage of all estimators on spectra that are known: the numbers of docs/estimators.md.
 
-    python scripts/coverage.py [--seeds 400] [--out docs/estimators.json]
+    python scripts/estimators.py [--seeds 400] [--out docs/estimators.json]
 
 Dense matrices of 200 rows with random eigenvectors; for each estimator and spectrum the root mean squared error over
 the truth, and the share of 95 % intervals that hold it. Needs NumPy and SciPy only.
