@@ -72,6 +72,12 @@ def gaussian(seed: int, index: Index, dim: int) -> np.ndarray:
     return _generator(seed, index).standard_normal(dim)
 
 
+def spherical(seed: int, index: Index, dim: int) -> np.ndarray:
+    """Vector number `index` of a seed, uniform on the sphere of radius sqrt(dim)."""
+    v = gaussian(seed, index, dim)
+    return v * np.sqrt(len(v)) / np.linalg.norm(v)
+
+
 def _generator(seed: int, index: Index) -> np.random.Generator:
     """Vector (stream, number) is (..., stream, number) in NumPy's seed sequence; streams never meet."""
     stream, number = index if isinstance(index, tuple) else (0, index)

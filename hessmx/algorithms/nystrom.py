@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hessmx.algorithms.common import gaussian, rademacher, signs
+from hessmx.algorithms.common import rademacher, signs, spherical
 from hessmx.algorithms.run import Run
 from hessmx.algorithms.sketch import Range, exchangeable_stderr
 from hessmx.errors import InputError
@@ -50,8 +50,7 @@ class NystromTrace:
         self.sketch.restore(saved)
 
     def test(self, i: int) -> np.ndarray:
-        v = gaussian(self.run.seed, i, self.run.dim)
-        return v * np.sqrt(len(v)) / np.linalg.norm(v)
+        return spherical(self.run.seed, i, self.run.dim)
 
     def grow(self, budget: int, limit: int, rtol: float | None) -> None:
         self.sketch.grow(min(budget, self.run.dim))

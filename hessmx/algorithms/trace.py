@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
 
-from hessmx.algorithms.common import gaussian, positive_int, positive_number, rademacher, signs
+from hessmx.algorithms.common import positive_int, positive_number, rademacher, signs, spherical
 from hessmx.algorithms.nystrom import NystromTrace
 from hessmx.algorithms.run import Context, Run, taken_apart
 from hessmx.algorithms.sketch import Sketch, exchangeable_stderr, second_directions
@@ -229,8 +229,7 @@ class _XTrace:
         self.sketch.restore(saved)
 
     def test(self, i: int) -> np.ndarray:
-        v = gaussian(self.run.seed, i, self.run.dim)
-        return v * np.sqrt(len(v)) / np.linalg.norm(v)
+        return spherical(self.run.seed, i, self.run.dim)
 
     def grow(self, budget: int, limit: int, rtol: float | None) -> None:
         if budget % 2:

@@ -169,7 +169,8 @@ class Compiled:
             return None, plan
         tangent = self.flat("tangent", linearised.moving, plan) if linearised.product.tangents else None
         state = self.kept.state(linearised, batch.index, lambda: State(linearised, tangent))
-        if not (batch.kept and self.kept.is_trusted(state, batch, seeds)):
+        at_hand = state.epoch == self.frozen.epoch and self.kept.is_trusted(state, batch, seeds)
+        if not (batch.kept and at_hand):
             layout, held = self.frozen.layout, self.frozen.refresh()
             if self.frozen.layout != layout:  # a parameter has another shape or dtype now
                 self.net.check_same()

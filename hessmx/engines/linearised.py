@@ -47,6 +47,9 @@ class Linearised:
             read, added = list(self.local.read.values()), list(self.local.curved)
             injected = [entry for name, entry in self.local.read.items() if name in self.local.injected]
             self.recording = Recording(self.whole, read, injected, added)
+        # gradients that are asked for: of the parameters, of the curved entries, and of what must be asked beside them
+        self.asked = self.recording.beside(self.present) if product.start else []
+        self.adjoined = self.recording.beside([added_name(entry) for entry in added]) if added else []
         self._zeros: dict[str, Any] = {}
         self.is_zero = self._is_zero()
 
@@ -79,7 +82,7 @@ class Linearised:
 
 @dataclass
 class State:
-    """A linearisation at one point: `at` makes it, `product` uses it.
+    """A linearisation at one point: `linearise` makes it, `product` and `tangents` use it.
 
     tangent  the buffer of directions
     """
@@ -87,7 +90,6 @@ class State:
     linearised: Linearised
     tangent: Flat | None
     epoch: int = -1
-    session: Any = None
     feeds: dict[str, Any] = field(default_factory=dict)  # copies: what the batch held when it was linearised at
     values: list[Any] = field(default_factory=list)
     adjoints: list[Any] = field(default_factory=list)
@@ -112,20 +114,18 @@ class State:
         end_own_team()
         self.epoch = -1  # an interrupt leaves nothing that looks right
         self._take(feeds)
-        recording, product = self.linearised.recording, self.linearised.product
-        arrays = {**held, **self.feeds, **self._zeros({**held, **self.feeds})}
+        lin, recording = self.linearised, self.linearised.recording
+        arrays = {**held, **self.feeds}
+        arrays.update(lin.zeros({name: array.dtype for name, array in arrays.items()}))
         arrays.update({name: arrays[name].copy() for name in recording.auxiliary})
-        added = [added_name(entry) for entry in recording.added]
-        self._asked = recording.beside(self.linearised.present) if product.start else []
-        beside = recording.beside(added) if added else []
-        marked = list(dict.fromkeys([*self._asked, *beside]))
-        into = self.values or None
-        self.tape = Tape(recording, arrays, marked, into)
+        marked = list(dict.fromkeys([*lin.asked, *lin.adjoined]))
+        self.tape = Tape(recording, arrays, marked, self.values or None)
         self.values = self.values or [output.detach() for output in self.tape.outputs]
-        if added:
+        if lin.adjoined:
             ends = self.tape.outputs[len(recording.read) :]
             cotangents = [mx.nd.ones_like(end) for end in ends] if seeds is None else list(seeds)
-            self.adjoints = self.tape.backward(cotangents, beside, first=len(recording.read))[: len(added)]
+            found = self.tape.backward(cotangents, lin.adjoined, first=len(recording.read))
+            self.adjoints = found[: len(recording.added)]
         self._bind(arrays)
         self.epoch, self._seeds = epoch, seeds
 
@@ -136,9 +136,6 @@ class State:
                 memory(self.feeds[name])[...] = memory(feeds[name])
             else:
                 self.feeds[name] = feeds[name].copy()
-
-    def _zeros(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        return self.linearised.zeros({name: array.dtype for name, array in arrays.items()})
 
     def _bind(self, arrays: Mapping[str, Any]) -> None:
         """The tangents' program over the arrays that keep the values: bound once."""
@@ -166,15 +163,15 @@ class State:
         start = self.linearised.product.start
         assert self.tape is not None
         if start == "given":
-            return self._gathered(self.tape.backward(list(given), self._asked))
+            return self._gathered(self.tape.backward(list(given), self.linearised.asked))
         assert vector is not None
         heads = self._forward(vector)
         if start == "tangents":
             weights = [_over_samples(t) for t in heads]
-            return self._gathered(self.tape.backward([*self._dummies(), *weights], self._asked))
+            return self._gathered(self.tape.backward([*self._dummies(), *weights], self.linearised.asked))
         assert self.program is not None
         self.program.backward(self.adjoints)
-        through = self.tape.backward(self._dummies(), self._asked) if self._injections else []
+        through = self.tape.backward(self._dummies(), self.linearised.asked) if self._injections else []
         return self._gathered(through)
 
     def _forward(self, vector: np.ndarray) -> list[Any]:
@@ -190,7 +187,7 @@ class State:
     def _gathered(self, through: Sequence[Any]) -> np.ndarray:
         """What came through the graph and what local passes gave, in one vector over `wrt`."""
         lin = self.linearised
-        found = dict(zip(self._asked, through))
+        found = dict(zip(lin.asked, through))
         parts = [(found.get(name), self._own.get(name)) for name in lin.wrt]
         mx.nd.waitall()
         shapes = [lin.plan.shapes[name] for name in lin.wrt]

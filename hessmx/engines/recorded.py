@@ -41,7 +41,6 @@ class Recording:
 
     def __init__(self, whole: Whole, read: Sequence[Entry], injected: Iterable[Entry], added: Sequence[Entry]):
         self.read, self.injected, self.added = list(read), frozenset(injected), list(added)
-        self.ends = len(whole.ends)
         outputs = self._build(whole)
         self.symbol = fanned(mx.sym.Group(outputs))
         self.inputs: list[str] = self.symbol.list_inputs()
